@@ -1,0 +1,571 @@
+"""SourceSelector: learns k and ranks sources. Needs numpy, scipy, scikit-learn only."""
+
+import copy
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_p2l._arrays import traced
+from sklearn_p2l.catalog import (
+    SourceCatalog,
+    check_same_fingerprint,
+    fingerprint_of,
+)
+from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE, pairwise_divergence
+from sklearn_p2l.metrics import align_columns, keep_top, spearman_score
+
+# Breakpoints of more pairs than this are thinned to this many candidates for k.
+_MAX_BREAKPOINTS = 5_000_000
+# Breakpoints that differ by less, relatively, are one crossing seen through round-off.
+_RESOLUTION = 1e-12
+# Mean correlations that differ by less are the same one seen through round-off.
+_SCORE_RESOLUTION = 1e-10
+
+
+class SourceSelector(BaseEstimator):
+    """Rank the sources to fine-tune for a target, before training anything.
+
+    The score of source s for target t is the paper's equation 2,
+
+    ``E(t, s) = z(log|s|) + k * z(D(t, s))``,
+
+    with the size \\|s\\| of the source's training data, the divergence D between the
+    summaries of target and source, and z the scaling to mean 0 and (population)
+    standard deviation 1 over the sources. Lower D is nearer, so k is mostly negative.
+    k is learned once from measured improvements I(t, s), equation 1, and then serves
+    targets and sources never measured.
+
+    Parameters
+    ----------
+    sources : SourceCatalog or array-like of shape (n_sources, n_features), \
+            default=None
+        The candidate sources. None means that the rows given to `fit` are also the
+        sources; `y` is then square, with NaN on its diagonal.
+
+    sizes : array-like of shape (n_sources,), default=None
+        Numbers of training examples where `sources` is an array or None; None makes
+        all sizes equal, so that the divergence alone ranks. A catalog brings its own.
+
+    metric : {"kl", "js", "chi2", "euclidean", "cityblock", "hellinger", "cosine"}, \
+            default="kl"
+        The divergence D, see :func:`~sklearn_p2l.divergence.pairwise_divergence`.
+
+    k : "auto" or float, default="auto"
+        Weight of the divergence. "auto" learns it exactly: the mean Spearman
+        correlation over targets is piecewise constant in k, with breakpoints where two
+        sources of one target tie; all are swept and k becomes the middle of the widest
+        best interval. A number is used as it is (P2L with a borrowed k).
+
+    epsilon : float, default=1e-12
+        Smallest component of a summary for ``metric="kl"``.
+
+    standardize : {"target", "training"}, default="target"
+        "target" takes z over the sources for each target alone, so that no row depends
+        on others. "training" scales D by its mean and deviation over all cells of the
+        training targets instead.
+
+    top : int, default=None
+        Judge rankings by the order of each target's `top` best measured sources only
+        (paper, section 3.1), when learning k and in `score`. At least 2.
+
+    exclude_self : bool, default=False
+        Whether a source whose summary equals the target's takes part for that target.
+        True leaves it out of z and ranks it last, with E = -inf; otherwise it has
+        D = 0 and wins for any large negative k.
+
+    Attributes
+    ----------
+    k_ : float
+        The weight in use.
+
+    k_interval_ : tuple of float
+        The widest interval of best weights around `k_`; infinite ends where nothing
+        bounds it. Only if k was learned.
+
+    k_curve_ : ndarray of shape (n_intervals, 3)
+        Left end, right end and mean Spearman correlation of every interval of k, in
+        order (Figure 1). Only if k was learned.
+
+    sources_ : SourceCatalog
+        The sources that are ranked.
+
+    source_labels_ : ndarray of shape (n_sources,)
+        What `predict` calls them: their names, or their positions where they came as
+        an array without names.
+
+    divergence_scale_ : tuple of float
+        Mean and standard deviation of D over all cells of the training targets, used
+        where ``standardize="training"``.
+
+    n_features_in_ : int
+        Width of the summaries.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where `X` was a DataFrame.
+
+    See Also
+    --------
+    DatasetEmbedder : Turns datasets into the summaries used here.
+    FineTuner : Trains the chosen source.
+
+    Notes
+    -----
+    Up to 5 million breakpoints (1,000 targets with 100 sources have about that many)
+    the sweep is exact; above, that many of them are candidates, evenly thinned, and
+    the correlation at each candidate is still exact.
+
+    References
+    ----------
+    Bhattacharjee et al., "P2L: Predicting Transfer Learning for Images and Semantic
+    Relations", section 3.1.
+
+    Examples
+    --------
+    >>> from sklearn_p2l import SourceCatalog, SourceSelector
+    >>> zoo = SourceCatalog.from_arrays(
+    ...     [[8, 1, 1], [1, 8, 1], [3, 3, 4]],
+    ...     sizes=[2_000, 3_000, 9_000],
+    ...     names=["birds", "cars", "scenes"],
+    ... )
+    >>> targets = [[8, 2, 1], [1, 8, 2], [3, 4, 3]]
+    >>> improvements = [[0.30, 0.10, 0.21], [0.05, 0.25, 0.18], [0.02, 0.04, 0.20]]
+    >>> selector = SourceSelector(zoo, metric="js").fit(targets, improvements)
+    >>> selector.score(targets, improvements)
+    1.0
+    >>> selector.predict([[9, 1, 2]])
+    array([['birds', 'scenes', 'cars']], dtype='<U6')
+    """
+
+    _parameter_constraints: dict = {
+        "sources": [SourceCatalog, "array-like", None],
+        "sizes": ["array-like", None],
+        "metric": [StrOptions(set(METRICS))],
+        "k": [StrOptions({"auto"}), Interval(Real, None, None, closed="neither")],
+        "epsilon": [Interval(Real, 0, 1, closed="left")],
+        "standardize": [StrOptions({"target", "training"})],
+        "top": [Interval(Integral, 2, None, closed="left"), None],
+        "exclude_self": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        sources=None,
+        *,
+        sizes=None,
+        metric="kl",
+        k="auto",
+        epsilon=EPSILON,
+        standardize="target",
+        top=None,
+        exclude_self=False,
+    ):
+        self.sources = sources
+        self.sizes = sizes
+        self.metric = metric
+        self.k = k
+        self.epsilon = epsilon
+        self.standardize = standardize
+        self.top = top
+        self.exclude_self = exclude_self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn k from measured improvements, or take the given one.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            Summaries of the training targets.
+
+        y : array-like or DataFrame of shape (n_targets, n_sources), default=None
+            Measured improvements I(t, s), higher is better; NaN where not measured.
+            Columns of a DataFrame are matched to the sources by name, and sources
+            without a column were not measured. Ignored where `k` is a number.
+
+        Returns
+        -------
+        self : object
+            Fitted selector.
+
+        Raises
+        ------
+        ValueError
+            If `y` is missing or misaligned, if no target has two measured sources of
+            different improvement, or if vectors come from another reference network
+            than those of the catalog.
+        """
+        fingerprint = fingerprint_of(X)
+        rows = X
+        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        if not hasattr(rows, "index") or not hasattr(rows, "columns"):
+            rows = X
+        self.sources_, self.source_labels_ = _as_catalog(
+            self.sources, self.sizes, rows, fingerprint
+        )
+        D = self._divergences(X, fingerprint)
+        self.divergence_scale_ = (
+            (np.nanmean(D), np.nanstd(D)) if not np.isnan(D).all() else (0.0, 0.0)
+        )
+        for attribute in ("k_interval_", "k_curve_"):
+            vars(self).pop(attribute, None)
+        if self.k != "auto":
+            self.k_ = float(self.k)
+            return self
+        if y is None:
+            raise ValueError(
+                "y must be given to learn k, got None; pass measured improvements of "
+                "shape (n_targets, n_sources), or a number for k."
+            )
+        y = _check_improvements(y, self.source_labels_, len(X))
+        if self.top is not None:
+            y = keep_top(y, self.top)
+        size_term, divergence_term = self._terms(D)
+        self.k_curve_ = _sweep(size_term, divergence_term, y)
+        self.k_, self.k_interval_ = _widest_best(self.k_curve_)
+        return self
+
+    def decision_function(self, X):
+        """Compute the score E of every source for every target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            Summaries of the targets.
+
+        Returns
+        -------
+        E : ndarray of shape (n_targets, n_sources)
+            Scores, higher is better, columns in the order of ``sources_.names``. They
+            compare sources of one target; they do not measure an improvement.
+        """
+        size_term, divergence_term = self.decision_terms(X)
+        return traced(
+            size_term + divergence_term, origin=tuple(self.source_labels_.tolist())
+        )
+
+    def decision_terms(self, X):
+        """Compute the two terms whose sum is E.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            Summaries of the targets.
+
+        Returns
+        -------
+        size_term : ndarray of shape (n_targets, n_sources)
+            z(log|s|).
+        divergence_term : ndarray of shape (n_targets, n_sources)
+            k * z(D(t, s)).
+        """
+        check_is_fitted(self)
+        fingerprint = fingerprint_of(X)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        size_term, divergence_term = self._terms(self._divergences(X, fingerprint))
+        return size_term, self.k_ * divergence_term
+
+    def predict(self, X):
+        """Rank the sources for every target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            Summaries of the targets.
+
+        Returns
+        -------
+        ranking : ndarray of str of shape (n_targets, n_sources)
+            Names of the sources, best first: ``[:, 0]`` are the picks. Equal scores
+            keep the order of the catalog. Sources given as an array have no names and
+            are ranked by their index, as int.
+        """
+        E = np.asarray(self.decision_function(X))
+        return self.source_labels_[np.argsort(-E, axis=1, kind="stable")]
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the mean Spearman correlation of E with measured improvements.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            Summaries of the targets.
+
+        y : array-like or DataFrame of shape (n_targets, n_sources), or array-like of \
+                shape (n_sources,)
+            Measured improvements, NaN where not measured; columns of a DataFrame are
+            matched by name. One row, given 1-D, holds for every target.
+
+        sample_weight : array-like of shape (n_targets,), default=None
+            Weights of the targets.
+
+        Returns
+        -------
+        score : float
+            Mean over targets, between -1 and 1; over the `top` best measured sources
+            of each target if `top` is given.
+        """
+        E = self.decision_function(X)
+        if not hasattr(y, "columns") and np.ndim(y) == 1:
+            y = np.tile(y, (len(E), 1))
+        y = _check_improvements(y, self.source_labels_, len(E))
+        return spearman_score(y, E, top=self.top, sample_weight=sample_weight)
+
+    def with_sources(self, sources, *, sizes=None):
+        """Return a fitted selector for other sources, with the k learned here.
+
+        The paper learns k on one set of sources and uses it on others. This selector
+        is not changed.
+
+        Parameters
+        ----------
+        sources : SourceCatalog or array-like of shape (n_sources, n_features)
+            The new candidates. They may come from another reference network, which
+            all further targets must then come from, too.
+
+        sizes : array-like of shape (n_sources,), default=None
+            Numbers of training examples, where `sources` is an array.
+
+        Returns
+        -------
+        selector : SourceSelector
+            Fitted selector with the same ``k_`` and the new ``sources_``.
+        """
+        check_is_fitted(self)
+        if sources is None:
+            raise ValueError("sources must be a SourceCatalog or an array, got None.")
+        catalog, labels = _as_catalog(sources, sizes, None, None)
+        if self.standardize == "training":
+            check_same_fingerprint(
+                catalog.fingerprint, self.sources_.fingerprint, "new sources"
+            )
+        selector = copy.copy(self)
+        selector.sources, selector.sizes = sources, sizes
+        selector.sources_, selector.source_labels_ = catalog, labels
+        if catalog.n_features != self.n_features_in_:
+            selector.n_features_in_ = catalog.n_features
+            vars(selector).pop("feature_names_in_", None)
+        return selector
+
+    def _divergences(self, X, fingerprint):
+        """D(t, s), with NaN where a target may not use a source."""
+        catalog = self.sources_
+        if X.shape[1] != catalog.n_features:
+            raise ValueError(
+                "X must have as many features as the vectors of the sources "
+                f"({catalog.n_features}), got {X.shape[1]}; embed targets and sources "
+                "with one fitted DatasetEmbedder."
+            )
+        check_same_fingerprint(fingerprint, catalog.fingerprint, "X")
+        D = pairwise_divergence(
+            X, catalog.embeddings, metric=self.metric, epsilon=float(self.epsilon)
+        )
+        if not np.isfinite(D).all():
+            raise ValueError(
+                f"metric={self.metric!r} with epsilon={self.epsilon} is infinite where "
+                "a source lacks a feature of a target; pass epsilon > 0."
+            )
+        if self.exclude_self:
+            # Vectors stored in single precision are still the same vectors.
+            apart = pairwise_divergence(X, catalog.embeddings, metric="cityblock")
+            D[apart <= 1e-6] = np.nan
+        return D
+
+    def _terms(self, D):
+        """z(log|s|) and z(D), both (n_targets, n_sources); excluded: -inf and 0."""
+        excluded = np.isnan(D)
+        size_term = _zscore(np.where(excluded, np.nan, np.log(self.sources_.sizes)))
+        scale = self.divergence_scale_ if self.standardize == "training" else ()
+        return np.where(excluded, -np.inf, size_term), _zscore(D, *scale)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.k == "auto"
+        tags.input_tags.positive_only = self.metric in NON_NEGATIVE
+        return tags
+
+
+def _as_catalog(sources, sizes, X, fingerprint):
+    """Return `sources` as a catalog, and the labels by which they are ranked.
+
+    None stands for the rows of X. Rows of a DataFrame are named by its index, rows of
+    an array by their position.
+    """
+    if isinstance(sources, SourceCatalog):
+        if sizes is not None:
+            raise ValueError(
+                "sizes must be None where sources is a SourceCatalog, which brings its "
+                "own sizes."
+            )
+        return sources, np.array(sources.names)
+    rows = X if sources is None else sources
+    if sources is not None:
+        fingerprint = fingerprint_of(sources)
+    n_sources = len(rows)
+    labels = np.arange(n_sources)
+    if hasattr(rows, "index") and all(isinstance(name, str) for name in rows.index):
+        labels = np.array(list(rows.index))
+    catalog = SourceCatalog.from_arrays(
+        np.asarray(rows),
+        sizes=np.ones(n_sources, dtype=int) if sizes is None else sizes,
+        names=[str(label) for label in labels],
+        fingerprint=fingerprint,
+    )
+    return catalog, labels
+
+
+def _check_improvements(y, labels, n_targets):
+    y = align_columns(y, labels.tolist())
+    if len(y) != n_targets:
+        raise ValueError(
+            f"y must have one row per target, got {len(y)} rows for {n_targets} "
+            "targets in X."
+        )
+    return y
+
+
+def _zscore(values, mean=None, spread=None):
+    """Scale each row to mean 0 and standard deviation 1, skipping NaN (then 0).
+
+    Rows without spread become 0. Rounding keeps sources that are equal but for
+    round-off, such as one vector under two names, exactly tied.
+    """
+    known = ~np.isnan(values)
+    values = np.where(known, values, 0.0)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+    if mean is None:
+        mean = values.sum(axis=1, keepdims=True) / count
+    deviation = np.where(known, values - mean, 0.0)
+    if spread is None:
+        spread = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / count)
+    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=1, keepdims=True))
+    return np.round(deviation / np.where(flat, np.inf, spread), 10)
+
+
+def _sweep(size_term, divergence_term, y):
+    """Mean Spearman correlation of size_term + k * divergence_term with y, for all k.
+
+    Between two neighbouring breakpoints the order of the sources is fixed. At a
+    breakpoint one pair of sources of one target changes places: the rank of the one
+    with the larger divergence term rises by 1, the other's falls by 1, and with it the
+    sum of rank products that Spearman's correlation consists of. So each pair adds one
+    step to the curve, and the curve is a sum of steps: no order is ever sorted again.
+
+    Returns
+    -------
+    curve : ndarray of shape (n_intervals, 3)
+        Left end, right end and mean correlation of each interval.
+    """
+    y = np.where(np.isinf(size_term), np.nan, y)
+    judged = [
+        i
+        for i, row in enumerate(y)
+        if np.unique(row[~np.isnan(row)]).size > 1  # at least two, not all equal
+    ]
+    dropped = sorted(set(range(len(y))) - set(judged))
+    if not judged:
+        raise ValueError(
+            "y must hold a target with at least two measured sources of different "
+            "improvement, got none; measure more, or pass a number for k."
+        )
+    if dropped:
+        warnings.warn(
+            f"{len(dropped)} of {len(y)} targets do not help to learn k (fewer than "
+            f"two measured sources of different improvement): rows {dropped[:10]}"
+            f"{'...' if len(dropped) > 10 else ''}.",
+            UserWarning,
+            stacklevel=3,
+        )
+    rows = [(size_term[i], divergence_term[i], y[i]) for i in judged]
+    n_known = (~np.isnan(y[judged])).sum(axis=1)
+    stride = 1 + (n_known * (n_known - 1) // 2).sum() // (_MAX_BREAKPOINTS + 1)
+    breakpoints = np.sort(np.concatenate([_steps(*row)[0][::stride] for row in rows]))
+    left = np.append(-np.inf, breakpoints)
+    right = np.append(breakpoints, np.inf)
+    # Crossings that differ by round-off alone enclose no interval.
+    with np.errstate(invalid="ignore"):
+        real = ~(right - left <= _RESOLUTION * np.maximum(1.0, np.abs(left)))
+    left, right = left[real], right[real]
+    inside = _representative(left, right)
+    # gain[m] is what the m-th interval adds to the one before it, the first to 0.
+    gain = np.zeros(len(inside) + 1)
+    for row in rows:
+        at, step, start = _steps(*row)
+        np.add.at(gain, np.searchsorted(inside, at), step)
+        gain[0] += start
+    score = np.cumsum(gain[:-1]) / len(judged)
+    # Neighbours of equal score are one interval.
+    start = np.flatnonzero(np.append(True, np.abs(np.diff(score)) > _SCORE_RESOLUTION))
+    end = np.append(start[1:] - 1, len(score) - 1)
+    return np.column_stack([left[start], right[end], score[start]])
+
+
+def _steps(size_term, divergence_term, y):
+    """Where in k, and by how much, one target's Spearman correlation changes.
+
+    Returns the breakpoints in order, the steps at them, and the value for k -> -inf.
+    """
+    known = ~np.isnan(y)
+    size_term, divergence_term = size_term[known], divergence_term[known]
+    truth = rankdata(y[known])
+    # For k -> -inf the larger divergence term ranks lower, size decides among equals.
+    lines = np.column_stack([-divergence_term, size_term])
+    rank = rankdata(np.unique(lines, axis=0, return_inverse=True)[1].ravel())
+    truth = truth - truth.mean()
+    rank = rank - rank.mean()
+    norm = np.sqrt((truth**2).sum() * (rank**2).sum())
+    if norm == 0:  # all sources are one and the same to E
+        return np.empty(0), np.empty(0), 0.0
+    i, j = np.triu_indices(len(truth), k=1)
+    slope = divergence_term[i] - divergence_term[j]
+    step = np.sign(slope) * (truth[i] - truth[j]) / norm
+    crossing = step != 0
+    i, j = i[crossing], j[crossing]
+    at = (size_term[j] - size_term[i]) / slope[crossing] + 0.0  # no -0.0
+    order = np.argsort(at)
+    return at[order], step[crossing][order], (truth * rank).sum() / norm
+
+
+def _representative(left, right):
+    """The middle of an interval; one step beyond its end if it has only one."""
+    step_down = right - np.maximum(1.0, np.abs(right))
+    step_up = left + np.maximum(1.0, np.abs(left))
+    with np.errstate(invalid="ignore"):
+        middle = left + (right - left) / 2
+    middle = np.where(np.isinf(left), step_down, middle)
+    middle = np.where(np.isinf(right), step_up, middle)
+    return np.where(np.isinf(left) & np.isinf(right), -1.0, middle)
+
+
+def _widest_best(curve):
+    """Choose k: the middle of the widest interval of the best correlation."""
+    left, right, score = curve.T
+    best = np.flatnonzero(score >= score.max() - _SCORE_RESOLUTION)
+    chosen = best[np.argmax((right - left)[best])]
+    interval = (float(left[chosen]), float(right[chosen]))
+    k = float(_representative(*interval))
+    if len(curve) == 1:
+        message = (
+            "The correlation does not depend on k, so it could not be learned and is "
+            f"set to {k:g}. Give more measured targets, or pass a number for k."
+        )
+    elif np.isinf(interval).any():
+        message = (
+            f"The best interval of k, {interval}, has no bound: the size of the "
+            "sources adds nothing to the divergence on these targets (are the sizes "
+            f"given?). k is set one step beyond its end, to {k:g}."
+        )
+    elif k > 0:
+        message = (
+            f"The learned k = {k:g} is positive: on these targets, more distant "
+            "sources improved more. Check that y is higher for better sources, or try "
+            "another metric."
+        )
+    else:
+        return k, interval
+    warnings.warn(message, UserWarning, stacklevel=3)
+    return k, interval

@@ -1,0 +1,353 @@
+"""Divergences D(t, s) between dataset summaries (paper, section 3.1).
+
+Every function takes target vectors ``T`` and source vectors ``S`` and returns the
+``(n_targets, n_sources)`` matrix of their divergences. Rows are L1-normalised first,
+so a summary may be given at any scale. Lower is nearer; a vector is at 0 from itself.
+"""
+
+from numbers import Real
+
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.special import xlogy
+from sklearn.metrics.pairwise import additive_chi2_kernel
+from sklearn.preprocessing import normalize
+from sklearn.utils import check_array, gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+__all__ = [
+    "METRICS",
+    "chi2_distance",
+    "cityblock_distance",
+    "cosine_distance",
+    "euclidean_distance",
+    "hellinger_distance",
+    "js_distance",
+    "kl_divergence",
+    "pairwise_divergence",
+]
+
+EPSILON = 1e-12
+# Sources are compared in blocks of at most this many values (64 MiB of float64).
+_BLOCK_VALUES = 2**23
+
+
+def _kl(T, S, epsilon):
+    T = _smooth(T, epsilon)
+    S = _smooth(S, epsilon)
+    entropy = xlogy(T, T).sum(axis=1)[:, np.newaxis]
+    with np.errstate(divide="ignore"):
+        log_S = np.log(S)
+    if np.isneginf(log_S).any():
+        # Without smoothing: 0 log 0 = 0, and t log(t / 0) = inf, as scipy's rel_entr.
+        unseen = T @ np.isneginf(log_S).T.astype(float) > 0
+        finite = np.where(np.isneginf(log_S), 0.0, log_S)
+        return np.where(unseen, np.inf, entropy - T @ finite.T)
+    return entropy - T @ log_S.T
+
+
+def _smooth(X, epsilon):
+    if (X >= epsilon).all():
+        return X
+    X = np.maximum(X, epsilon)
+    return X / X.sum(axis=1, keepdims=True)
+
+
+def _js(T, S):
+    return cdist(T, S, "jensenshannon")
+
+
+def _chi2(T, S):
+    return -additive_chi2_kernel(T, S)
+
+
+def _hellinger(T, S):
+    return cdist(np.sqrt(T), np.sqrt(S), "euclidean") / np.sqrt(2)
+
+
+def _cdist(metric):
+    return lambda T, S: cdist(T, S, metric)
+
+
+_FUNCTIONS = {
+    "kl": _kl,
+    "js": _js,
+    "chi2": _chi2,
+    "euclidean": _cdist("euclidean"),
+    "cityblock": _cdist("cityblock"),
+    "hellinger": _hellinger,
+    "cosine": _cdist("cosine"),
+}
+# Divergences of distributions: undefined for vectors with negative components.
+NON_NEGATIVE = {"kl", "js", "chi2", "hellinger"}
+# Norms of the difference: defined for a vector of zeros, too.
+_NORMS = {"euclidean", "cityblock"}
+
+METRICS = tuple(sorted(_FUNCTIONS))
+
+
+@validate_params(
+    {
+        "T": ["array-like"],
+        "S": ["array-like", None],
+        "metric": [StrOptions(set(METRICS))],
+        "epsilon": [Interval(Real, 0, 1, closed="left")],
+    },
+    prefer_skip_nested_validation=True,
+)
+def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
+    """Compute the divergence of every target from every source.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Summary vectors of the targets, at any positive scale.
+
+    S : array-like of shape (n_sources, n_features), default=None
+        Summary vectors of the sources; None means `T`. They are read in blocks, so a
+        memory-mapped array of any length needs little memory.
+
+    metric : {"kl", "js", "chi2", "euclidean", "cityblock", "hellinger", "cosine"}, \
+            default="kl"
+        The divergence. "kl", "js", "chi2" and "hellinger" need vectors without
+        negative components.
+
+    epsilon : float, default=1e-12
+        Only for "kl": after normalisation, components below `epsilon` are raised to
+        it and the row is normalised again, which keeps D finite where a feature that
+        the target shows is absent from a source (paper, section 3.2). A larger value
+        weighs such absences less; with wide vectors this can change ranks. 0 switches
+        smoothing off, and D may then be infinite.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+        Divergences; lower is nearer.
+
+    Raises
+    ------
+    ValueError
+        If a vector holds NaN; if it is all zero, unless the metric is "euclidean" or
+        "cityblock"; if it holds negative components and the metric is for
+        distributions; or if the widths of `T` and `S` differ.
+
+    References
+    ----------
+    Bhattacharjee et al., "P2L: Predicting Transfer Learning for Images and Semantic
+    Relations", sections 3.1 and 3.2.
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import pairwise_divergence
+    >>> T = [[0.5, 0.5, 0.0]]
+    >>> S = [[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]
+    >>> pairwise_divergence(T, S, metric="cityblock")
+    array([[0., 1.]])
+    """
+    T = _check_vectors(T, "T", metric)
+    # Sources may be memory-mapped: they are checked block by block.
+    S = T if S is None else check_array(S, ensure_all_finite=False, dtype="numeric")
+    if T.shape[1] != S.shape[1]:
+        raise ValueError(
+            "T and S must have the same number of features, got "
+            f"{T.shape[1]} and {S.shape[1]}; embed targets and sources with one "
+            "reference network."
+        )
+    kwargs = {"epsilon": epsilon} if metric == "kl" else {}
+    D = np.empty((T.shape[0], S.shape[0]))
+    for block in gen_batches(S.shape[0], max(1, _BLOCK_VALUES // S.shape[1])):
+        S_block = _check_vectors(S[block], "S", metric, first_row=block.start)
+        D[:, block] = _FUNCTIONS[metric](T, S_block, **kwargs)
+    # Every divergence here is non-negative; round-off may fall short of that.
+    return np.maximum(D, 0.0, out=D)
+
+
+def _check_vectors(X, name, metric, first_row=0):
+    X = check_array(X, dtype=np.float64, input_name=name)
+    if metric in NON_NEGATIVE and (X < 0).any():
+        row = first_row + int(np.argmax((X < 0).any(axis=1)))
+        raise ValueError(
+            f"{name} must be non-negative for metric={metric!r}, got a negative "
+            f"component in row {row}; take features after a ReLU (another layer), or "
+            "pass metric='cityblock', 'euclidean' or 'cosine'."
+        )
+    empty = ~X.any(axis=1)
+    if empty.any() and metric not in _NORMS:
+        raise ValueError(
+            f"{name} must not hold all-zero vectors, got one in row "
+            f"{first_row + int(np.argmax(empty))}; a summary without any response "
+            "cannot be compared: check the images and the layer."
+        )
+    return normalize(X, norm="l1")
+
+
+def kl_divergence(T, S=None, *, epsilon=EPSILON):
+    r"""Kullback-Leibler divergence :math:`\sum_i t_i \log(t_i / s_i)`, in nats.
+
+    Its direction is D(t‖s): how badly the source accounts for the target.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Non-negative target vectors.
+    S : array-like of shape (n_sources, n_features), default=None
+        Non-negative source vectors; None means `T`.
+    epsilon : float, default=1e-12
+        Smallest component after normalisation, see :func:`pairwise_divergence`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import kl_divergence
+    >>> kl_divergence([[0.5, 0.5]], [[0.5, 0.5], [0.25, 0.75]]).round(4)
+    array([[0.    , 0.1438]])
+    """
+    return pairwise_divergence(T, S, metric="kl", epsilon=epsilon)
+
+
+def js_distance(T, S=None):
+    r"""Jensen-Shannon distance, the square root of the divergence in nats.
+
+    :math:`\sqrt{\frac12 D_{KL}(t \| m) + \frac12 D_{KL}(s \| m)}` with
+    :math:`m = (t + s) / 2`: symmetric, a metric, at most :math:`\sqrt{\log 2}`.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Non-negative target vectors.
+    S : array-like of shape (n_sources, n_features), default=None
+        Non-negative source vectors; None means `T`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import js_distance
+    >>> js_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]).round(4)
+    array([[0.    , 0.8326]])
+    """
+    return pairwise_divergence(T, S, metric="js")
+
+
+def chi2_distance(T, S=None):
+    r"""Chi-square distance :math:`\sum_i (t_i - s_i)^2 / (t_i + s_i)`, with 0/0 = 0.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Non-negative target vectors.
+    S : array-like of shape (n_sources, n_features), default=None
+        Non-negative source vectors; None means `T`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+        Symmetric, between 0 and 2.
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import chi2_distance
+    >>> chi2_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    array([[0., 2.]])
+    """
+    return pairwise_divergence(T, S, metric="chi2")
+
+
+def euclidean_distance(T, S=None):
+    r"""Euclidean distance :math:`\|t - s\|_2` of the L1-normalised vectors.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Target vectors; negative components are allowed.
+    S : array-like of shape (n_sources, n_features), default=None
+        Source vectors; None means `T`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import euclidean_distance
+    >>> euclidean_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]).round(4)
+    array([[0.    , 1.4142]])
+    """
+    return pairwise_divergence(T, S, metric="euclidean")
+
+
+def cityblock_distance(T, S=None):
+    r"""Cityblock distance :math:`\|t - s\|_1` of the L1-normalised vectors.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Target vectors; negative components are allowed.
+    S : array-like of shape (n_sources, n_features), default=None
+        Source vectors; None means `T`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+        Between 0 and 2.
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import cityblock_distance
+    >>> cityblock_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    array([[0., 2.]])
+    """
+    return pairwise_divergence(T, S, metric="cityblock")
+
+
+def hellinger_distance(T, S=None):
+    r"""Hellinger distance :math:`\|\sqrt t - \sqrt s\|_2 / \sqrt 2`.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Non-negative target vectors.
+    S : array-like of shape (n_sources, n_features), default=None
+        Non-negative source vectors; None means `T`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+        Symmetric, a metric, between 0 and 1.
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import hellinger_distance
+    >>> hellinger_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    array([[0., 1.]])
+    """
+    return pairwise_divergence(T, S, metric="hellinger")
+
+
+def cosine_distance(T, S=None):
+    r"""Cosine distance :math:`1 - t \cdot s / (\|t\|_2 \|s\|_2)`.
+
+    Parameters
+    ----------
+    T : array-like of shape (n_targets, n_features)
+        Target vectors; negative components are allowed.
+    S : array-like of shape (n_sources, n_features), default=None
+        Source vectors; None means `T`.
+
+    Returns
+    -------
+    D : ndarray of shape (n_targets, n_sources)
+        Between 0 and 2; between 0 and 1 for non-negative vectors.
+
+    Examples
+    --------
+    >>> from sklearn_p2l.divergence import cosine_distance
+    >>> cosine_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+    array([[0., 1.]])
+    """
+    return pairwise_divergence(T, S, metric="cosine")
