@@ -128,17 +128,19 @@ class SourceSelector(BaseEstimator):
     --------
     >>> from sklearn_p2l import SourceCatalog, SourceSelector
     >>> zoo = SourceCatalog.from_arrays(
-    ...     [[8, 1, 1], [1, 8, 1], [3, 3, 4]],
+    ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]],
     ...     sizes=[2_000, 3_000, 9_000],
     ...     names=["birds", "cars", "scenes"],
     ... )
-    >>> targets = [[8, 2, 1], [1, 8, 2], [3, 4, 3]]
-    >>> improvements = [[0.30, 0.10, 0.21], [0.05, 0.25, 0.18], [0.02, 0.04, 0.20]]
+    >>> targets = [[8, 1, 3], [1, 8, 3], [1, 2, 8]]
+    >>> improvements = [[0.20, 0.05, 0.25], [0.05, 0.25, 0.15], [0.02, 0.04, 0.20]]
     >>> selector = SourceSelector(zoo, metric="js").fit(targets, improvements)
     >>> selector.score(targets, improvements)
     1.0
-    >>> selector.predict([[9, 1, 2]])
-    array([['birds', 'scenes', 'cars']], dtype='<U6')
+    >>> selector.k_interval_
+    (-1.368..., -0.999...)
+    >>> selector.predict([[1, 9, 2]])
+    array([['cars', 'scenes', 'birds']], dtype='<U6')
     """
 
     _parameter_constraints: dict = {
@@ -488,8 +490,9 @@ def _sweep(size_term, divergence_term, y):
     right = np.append(breakpoints, np.inf)
     # Crossings that differ by round-off alone enclose no interval.
     with np.errstate(invalid="ignore"):
-        real = ~(right - left <= _RESOLUTION * np.maximum(1.0, np.abs(left)))
-    left, right = left[real], right[real]
+        wide = right - left > _RESOLUTION * np.maximum(1.0, np.abs(left))
+    wide |= np.isinf(left) | np.isinf(right)
+    left, right = left[wide], right[wide]
     inside = _representative(left, right)
     # gain[m] is what the m-th interval adds to the one before it, the first to 0.
     gain = np.zeros(len(inside) + 1)
@@ -532,9 +535,9 @@ def _steps(size_term, divergence_term, y):
 
 def _representative(left, right):
     """The middle of an interval; one step beyond its end if it has only one."""
-    step_down = right - np.maximum(1.0, np.abs(right))
-    step_up = left + np.maximum(1.0, np.abs(left))
     with np.errstate(invalid="ignore"):
+        step_down = right - np.maximum(1.0, np.abs(right))
+        step_up = left + np.maximum(1.0, np.abs(left))
         middle = left + (right - left) / 2
     middle = np.where(np.isinf(left), step_down, middle)
     middle = np.where(np.isinf(right), step_up, middle)
