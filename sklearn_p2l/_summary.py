@@ -1,0 +1,44 @@
+"""What a summary holds: one statistic of each feature over the samples of a dataset."""
+
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.stats import trim_mean
+
+# Order statistics read back this many values at a time (128 MiB as float64).
+_BLOCK_VALUES = 2**24
+
+
+def summarize(batches: Iterable[np.ndarray], statistic: str, proportion: float):
+    """Summarise batches of features (n, n_features) in one vector (n_features,).
+
+    The mean is accumulated in float64, in memory that does not grow with the number
+    of rows. Median and trimmed mean need all rows: these go to a temporary file, 4
+    bytes a value, and are read back in blocks of columns.
+    """
+    if statistic == "mean":
+        total, n_rows = 0.0, 0
+        for features in batches:
+            total = total + features.sum(axis=0, dtype=np.float64)
+            n_rows += len(features)
+        return total / n_rows
+    with tempfile.TemporaryFile() as file:
+        n_rows = 0
+        for features in batches:
+            file.write(np.ascontiguousarray(features, dtype=np.float32).data)
+            n_rows += len(features)
+            n_columns = features.shape[1]
+        file.flush()
+        rows = np.memmap(file, np.float32, mode="r", shape=(n_rows, n_columns))
+        result = np.empty(n_columns)
+        step = max(1, _BLOCK_VALUES // n_rows)
+        for start in range(0, n_columns, step):
+            block = rows[:, start : start + step].astype(np.float64)
+            result[start : start + step] = (
+                np.median(block, axis=0)
+                if statistic == "median"
+                else trim_mean(block, proportion, axis=0)
+            )
+        del rows, block
+    return result

@@ -1,0 +1,340 @@
+"""Image datasets in every form users have them, read as 8-bit RGB arrays.
+
+Forms: an array of images, a sequence of images (arrays, PIL images) or of their
+paths, a folder, a torch Dataset (map or iterable style). Nothing here imports torch.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+from PIL import Image, ImageOps
+from sklearn.utils import gen_batches
+
+# Files of a folder with other extensions are not images and are passed over.
+IMAGE_EXTENSIONS = (
+    ".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split()  # fmt: skip
+)
+
+_RANGE = "uint8 in 0..255 or float in 0..1"
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; its message names the image."""
+
+
+def is_features(dataset):
+    """Tell whether a dataset is a 2-D array of ready features rather than images."""
+    if hasattr(dataset, "columns") and hasattr(dataset, "to_numpy"):
+        return True
+    return isinstance(dataset, np.ndarray) and dataset.ndim == 2
+
+
+def image_batches(dataset, batch_size, *, on_error="raise", skipped=None):
+    """Read a dataset of images in batches of 8-bit RGB arrays.
+
+    Conversions: grey images get three equal channels; floats are rounded to 8 bits;
+    files are rotated as their EXIF data says; 16-bit files are scaled to 8 bits;
+    palette and CMYK files become RGB; transparency is laid over white.
+
+    Parameters
+    ----------
+    dataset : ndarray, sequence, str, path-like or torch Dataset
+        Images: an array (n, H, W), (n, H, W, 1) or (n, H, W, 3), uint8 in 0..255 or
+        float in 0..1; a sequence of such single images, PIL images or paths; a folder;
+        a torch Dataset of images or of tuples that start with one (tensors as
+        (C, H, W)).
+
+    batch_size : int
+        Images per batch.
+
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with an image that cannot be used.
+
+    skipped : list, default=None
+        Collects the messages of skipped images.
+
+    Yields
+    ------
+    batch : ndarray of shape (n, H, W, 3), or list of ndarray of shape (H, W, 3)
+        Images as uint8: an array where the dataset is one, so that sizes are equal.
+
+    Raises
+    ------
+    ValueError
+        If the dataset is empty, or an image cannot be used and `on_error` is "raise":
+        unreadable, truncated, with several frames, larger than Pillow's limit for
+        decompression bombs, of a wrong shape or type, or with values out of range.
+        The message names the file or the index of the image.
+    """
+    skipped = [] if skipped is None else skipped
+    any_image = False
+    for batch in _batches(dataset, batch_size, on_error, skipped):
+        if len(batch):
+            any_image = True
+            yield batch
+    if not any_image:
+        detail = f": all {len(skipped)} images were skipped" if skipped else ""
+        raise ValueError(f"a dataset must have at least one image, got none{detail}.")
+
+
+def list_images(folder):
+    """List the image files below a folder (and its class folders), in sorted order.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Folder; hidden files and folders are passed over.
+
+    Returns
+    -------
+    paths : list of str
+        Files with one of `IMAGE_EXTENSIONS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or no image in it.
+    """
+    folder = os.fspath(folder)
+    if not os.path.isdir(folder):
+        what = "a file" if os.path.exists(folder) else "nothing there"
+        raise ValueError(
+            f"a dataset given as a path must be a folder of images, got {what}: "
+            f"{folder}; pass a list of paths for single files."
+        )
+    paths, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        if real in seen:  # a link back to a folder already listed
+            folders.clear()
+            continue
+        seen.add(real)
+        paths += [
+            os.path.join(parent, file)
+            for file in files
+            if not file.startswith(".")
+            and os.path.splitext(file)[1].lower() in IMAGE_EXTENSIONS
+        ]
+    if not paths:
+        raise ValueError(
+            f"a folder must hold images ({' '.join(IMAGE_EXTENSIONS)}), got none below "
+            f"{folder}."
+        )
+    return sorted(paths)
+
+
+def content_key(dataset):
+    """Return a hash of a dataset's content, or None where it has no cheap one.
+
+    Files are known by path, size and time of change, arrays by their values. Torch
+    Datasets are not hashed: equal ones need not have equal hashes.
+    """
+    if isinstance(dataset, (str, os.PathLike)):
+        dataset = list_images(dataset)
+    if isinstance(dataset, np.ndarray) and dataset.dtype.kind != "O":
+        return joblib.hash(np.asarray(dataset))
+    if not _is_sequence(dataset):
+        return None
+    parts = []
+    for image in dataset:
+        if isinstance(image, (str, os.PathLike)):
+            status = os.stat(image)
+            parts.append((os.path.abspath(image), status.st_size, status.st_mtime_ns))
+        elif isinstance(image, (np.ndarray, Image.Image)):
+            parts.append(joblib.hash(np.asarray(image)))
+        else:
+            return None
+    return joblib.hash(parts)
+
+
+def _is_sequence(dataset):
+    return isinstance(dataset, (list, tuple)) or (
+        isinstance(dataset, np.ndarray) and dataset.ndim == 1
+    )
+
+
+def _batches(dataset, batch_size, on_error, skipped):
+    if isinstance(dataset, (str, os.PathLike)):
+        dataset = list_images(dataset)
+    elif hasattr(dataset, "to_numpy"):  # a Series of paths
+        dataset = dataset.to_numpy()
+    if isinstance(dataset, np.ndarray) and dataset.ndim != 1:
+        _check_array(dataset)
+        for part in gen_batches(len(dataset), batch_size):
+            try:
+                yield _to_rgb(np.asarray(dataset[part]), "the batch")
+            except ImageError:  # which image is it?
+                images = enumerate(dataset[part], start=part.start)
+                yield _read(images, on_error, skipped)
+        return
+    images = []
+    for item in enumerate(_items(dataset)):
+        images += _read([item], on_error, skipped)
+        if len(images) == batch_size:
+            yield images
+            images = []
+    yield images
+
+
+def _check_array(dataset):
+    shape, hint = dataset.shape, ""
+    if dataset.ndim == 3 and shape[-1] in (1, 3, 4):
+        hint = "; pass one image as [image], grey images of that width as (n, H, W, 1)"
+    elif dataset.ndim == 4 and shape[-1] not in (1, 3):
+        hint = (
+            "; move the channels last with np.moveaxis(images, 1, -1)"
+            if shape[1] in (1, 3)
+            else ""
+        )
+    elif dataset.ndim in (3, 4):
+        return
+    raise ValueError(
+        "a dataset given as an array must have shape (n, H, W), (n, H, W, 1) or "
+        f"(n, H, W, 3), or (n, n_features) for ready features, got {shape}{hint}."
+    )
+
+
+def _items(dataset):
+    """Iterate over the images of a sequence or torch Dataset."""
+    if _is_sequence(dataset):
+        yield from dataset
+    elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        for i in range(len(dataset)):
+            try:
+                yield _first(dataset[i])
+            except Exception as error:  # what a user's dataset may raise is not known
+                yield error
+    elif hasattr(dataset, "__iter__"):
+        for item in dataset:
+            yield _first(item)
+    else:
+        raise ValueError(
+            "a dataset must be an array, a sequence of images or paths, a folder or a "
+            f"torch Dataset, got {type(dataset).__name__}."
+        )
+
+
+def _first(item):
+    return item[0] if isinstance(item, (tuple, list)) else item
+
+
+def _read(numbered_images, on_error, skipped):
+    """Convert images to RGB arrays, raising for or skipping those that cannot be."""
+    images = []
+    for i, image in numbered_images:
+        try:
+            images.append(_read_one(image, f"image {i}"))
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            skipped.append(str(error))
+    return images
+
+
+def _read_one(image, name):
+    if isinstance(image, Exception):
+        raise ImageError(f"{name} must be readable, got {_explain(image)}.") from image
+    if isinstance(image, (str, os.PathLike)):
+        return _read_file(Path(image))
+    if isinstance(image, Image.Image):
+        try:
+            return _from_pil(image, name)
+        except (OSError, SyntaxError) as error:
+            raise ImageError(
+                f"{name} must be readable, got {_explain(error)}."
+            ) from error
+    if hasattr(image, "detach"):  # a tensor, (C, H, W)
+        image = image.detach().cpu().numpy()
+        if image.ndim == 3 and image.shape[0] in (1, 3):
+            image = np.moveaxis(image, 0, -1)
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f"{name} must be an array, a PIL image, a tensor or a path, got "
+            f"{type(image).__name__}."
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] not in (1, 3)):
+        raise ImageError(
+            f"{name} must have shape (H, W), (H, W, 1) or (H, W, 3), got {image.shape}."
+        )
+    return _to_rgb(image[np.newaxis], name)[0]
+
+
+def _to_rgb(images, name):
+    """Convert an array (n, H, W[, C]) to uint8 (n, H, W, 3)."""
+    if 0 in images.shape:
+        raise ImageError(f"{name} must have pixels, got shape {images.shape}.")
+    if images.dtype.kind == "f":
+        if not np.isfinite(images).all():
+            raise ImageError(f"{name} must be finite, got NaN or infinity.")
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or high > 1 + 1e-6:
+            raise ImageError(
+                f"{name} must be {_RANGE}, got float from {low:g} to {high:g}; divide "
+                "by the largest possible value (do not normalise)."
+            )
+        images = np.rint(images * 255).astype(np.uint8)
+    elif images.dtype != np.uint8:
+        raise ImageError(
+            f"{name} must be {_RANGE}, got {images.dtype}; divide by the largest "
+            "possible value, or convert values in 0..255 with .astype('uint8')."
+        )
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
+    return images
+
+
+def _read_file(path):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _from_pil(image, str(path))
+    except ImageError:
+        raise
+    except Exception as error:  # decoders of broken files raise almost anything
+        raise ImageError(
+            f"the image must be readable, got {_explain(error)} for {path}."
+        ) from error
+
+
+def _from_pil(image, name):
+    frames = getattr(image, "n_frames", 1)
+    # Cameras write MPO: a JPEG photo followed by previews of it.
+    if frames > 1 and image.format != "MPO":
+        raise ImageError(
+            f"the image must have one frame, got {frames} in {name}; save the frame "
+            "that counts as a file of its own."
+        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(
+                f"the image must have 8 or 16 bits per channel, got values from "
+                f"{values.min()} to {values.max()} in {name}."
+            )
+        return _to_rgb((values / 65535.0)[np.newaxis], name)[0]
+    if image.mode == "F":
+        raise ImageError(
+            f"the image must have 8 or 16 bits per channel, got float in {name}; load "
+            "it as an array scaled to 0..1."
+        )
+    if (
+        "A" in image.getbands()
+        or "a" in image.getbands()
+        or "transparency" in image.info
+    ):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _explain(error):
+    return f"{type(error).__name__}: {error}".rstrip(".")

@@ -1,0 +1,20 @@
+"""The one place where torch is imported: networks, features, training, weights."""
+
+from sklearn_p2l.networks.devices import choose_device
+from sklearn_p2l.networks.features import extract_features
+from sklearn_p2l.networks.images import ImageNetwork, open_network
+from sklearn_p2l.networks.training import predict_logits, prepare, train
+from sklearn_p2l.networks.weights import get_weights, set_weights, write_checkpoint
+
+__all__ = [
+    "ImageNetwork",
+    "choose_device",
+    "extract_features",
+    "get_weights",
+    "open_network",
+    "predict_logits",
+    "prepare",
+    "set_weights",
+    "train",
+    "write_checkpoint",
+]

@@ -1,0 +1,36 @@
+"""Where and in which precision to compute."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def choose_device(device: str) -> torch.device:
+    """Resolve "auto" to the GPU if there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device must be 'auto' or a torch device that is present, got {device!r}: "
+            f"{error}"
+        ) from error
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Compute in the precision; "auto" is bfloat16 where the device is made for it."""
+    dtype = {
+        "float32": None,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+        "auto": torch.bfloat16 if _fast_bfloat16(device) else None,
+    }[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and bool(supported())

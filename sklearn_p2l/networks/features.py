@@ -1,0 +1,22 @@
+"""From a stream of samples to a stream of features."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from sklearn_p2l.networks.devices import autocast
+
+
+@torch.inference_mode()
+def extract_features(
+    network, batches: Iterable, *, precision: str, device: torch.device
+) -> Iterator[np.ndarray]:
+    """Yield the float32 features (n, num_features) of each batch of samples."""
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    for samples in batches:
+        batch = network.preprocess(samples).to(device)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with autocast(precision, device):
+            features = network.forward_features(batch)
+        yield features.float().cpu().numpy()

@@ -1,0 +1,128 @@
+"""Weights on disk: read without unpickling, compared key by key, hashed."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+
+from sklearn_p2l.catalog import atomic_write
+
+# Classifiers beside the final one, which some torchvision networks train with.
+_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a state dict and its metadata from a safetensors or torch file.
+
+    Torch files are read with ``weights_only=True``: code in them is never executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights must be a name, a file or None, got no file {path}."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                # A safe_open handle has keys() but is not itself iterable.
+                state = {key: file.get_tensor(key) for key in file.keys()}
+                return state, dict(file.metadata() or {})
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} must be a safetensors file or a torch state dict (plain tensors, "
+            f"which can be read without executing code), got {type(error).__name__}: "
+            f"{error}"
+        ) from error
+    metadata = {}
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            metadata = {k: v for k, v in content.items() if isinstance(v, str)}
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise ValueError(f"{path} must hold a state dict of tensors.")
+    # Parallel training prefixes every key.
+    return {key.removeprefix("module."): v for key, v in content.items()}, metadata
+
+
+def write_checkpoint(
+    path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write weights as safetensors; the file appears only when complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(save(arrays, metadata=metadata))
+
+
+def get_weights(model: nn.Module) -> dict[str, np.ndarray]:
+    """Copy all weights of a model to arrays."""
+    return {
+        key: np.array(value.detach().cpu().numpy(), order="C")
+        for key, value in model.state_dict().items()
+    }
+
+
+def set_weights(model: nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Copy arrays back into a model of the same architecture."""
+    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
+
+
+def load_weights(
+    model: nn.Module, state: dict[str, torch.Tensor], *, head: str, origin: str
+) -> None:
+    """Load a state dict into a model; only the head may be missing or differ.
+
+    Raises
+    ------
+    ValueError
+        Naming the keys that are missing, unexpected or of another shape.
+    """
+    wanted = model.state_dict()
+    state = {k: v for k, v in state.items() if not k.startswith(_AUXILIARY)}
+    body = {k for k in wanted if not _below(k, head)}
+    optional = {k for k in wanted if k.endswith("num_batches_tracked")}
+    problems = {
+        "missing": sorted(body - optional - set(state)),
+        "unexpected": sorted(
+            k for k in set(state) - set(wanted) if not _below(k, head)
+        ),
+        "of another shape": sorted(
+            k for k in body & set(state) if state[k].shape != wanted[k].shape
+        ),
+    }
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(keys)} {what}: {', '.join(keys[:5] + ['...'] * (len(keys) > 5))}"
+            for what, keys in problems.items()
+            if keys
+        )
+        raise ValueError(
+            f"the weights from {origin} must fit the architecture, got keys {listed}; "
+            "pass the architecture that they were trained with."
+        )
+    fitting = {
+        k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape
+    }
+    model.load_state_dict({**wanted, **fitting})
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Hash all parameters and buffers that the output of a module depends on."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        if not key.endswith("num_batches_tracked"):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _below(key: str, module_name: str) -> bool:
+    return key.startswith(module_name + ".")
