@@ -209,7 +209,8 @@ class SourceSelector(BaseEstimator):
         self.sources_, self.source_labels_ = _as_catalog(
             self.sources, self.sizes, rows, fingerprint
         )
-        D = self._divergences(X, fingerprint)
+        check_same_fingerprint(fingerprint, self.sources_.fingerprint, "X")
+        D = self._divergences(X)
         self.divergence_scale_ = (
             (np.nanmean(D), np.nanstd(D)) if not np.isnan(D).all() else (0.0, 0.0)
         )
@@ -266,9 +267,9 @@ class SourceSelector(BaseEstimator):
             k * z(D(t, s)).
         """
         check_is_fitted(self)
-        fingerprint = fingerprint_of(X)
+        check_same_fingerprint(fingerprint_of(X), self.sources_.fingerprint, "X")
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        size_term, divergence_term = self._terms(self._divergences(X, fingerprint))
+        size_term, divergence_term = self._terms(self._divergences(X))
         return size_term, self.k_ * divergence_term
 
     def predict(self, X):
@@ -353,7 +354,7 @@ class SourceSelector(BaseEstimator):
             vars(selector).pop("feature_names_in_", None)
         return selector
 
-    def _divergences(self, X, fingerprint):
+    def _divergences(self, X):
         """D(t, s), with NaN where a target may not use a source."""
         catalog = self.sources_
         if X.shape[1] != catalog.n_features:
@@ -362,7 +363,6 @@ class SourceSelector(BaseEstimator):
                 f"({catalog.n_features}), got {X.shape[1]}; embed targets and sources "
                 "with one fitted DatasetEmbedder."
             )
-        check_same_fingerprint(fingerprint, catalog.fingerprint, "X")
         D = pairwise_divergence(
             X, catalog.embeddings, metric=self.metric, epsilon=float(self.epsilon)
         )
@@ -409,7 +409,7 @@ def _as_catalog(sources, sizes, X, fingerprint):
         fingerprint = fingerprint_of(sources)
     n_sources = len(rows)
     labels = np.arange(n_sources)
-    if hasattr(rows, "index") and all(isinstance(name, str) for name in rows.index):
+    if hasattr(rows, "columns") and all(isinstance(name, str) for name in rows.index):
         labels = np.array(list(rows.index))
     catalog = SourceCatalog.from_arrays(
         np.asarray(rows),

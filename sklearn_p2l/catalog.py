@@ -185,14 +185,13 @@ class SourceCatalog:
             )
         # A memory-mapped file stays one, and its values are checked when compared.
         mapped = isinstance(embeddings, np.memmap)
-        embeddings = check_array(
-            embeddings,
-            dtype=[np.float64, np.float32],
-            ensure_all_finite=not mapped,
-            copy=not mapped,
-            input_name="embeddings",
-        )
         if not mapped:
+            embeddings = check_array(
+                embeddings,
+                dtype=[np.float64, np.float32],
+                copy=True,
+                input_name="embeddings",
+            )
             embeddings = np.asarray(embeddings)
             embeddings.flags.writeable = False
         sizes = _check_sizes(sizes)
@@ -212,7 +211,7 @@ class SourceCatalog:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(
-                f"names of sources must be unique, got repeated {repeated}."
+                f"names of sources must be unique, got {repeated} more than once."
             )
         self.__dict__.update(
             names=names,

@@ -343,9 +343,7 @@ def _check_matrices(y_true, y_score):
         y_score, dtype=np.float64, ensure_all_finite=False, input_name="y_score"
     )
     if np.isnan(y_score).any() or np.isposinf(y_score).any():
-        raise ValueError(
-            "y_score must not contain NaN or inf; -inf ranks a source last."
-        )
+        raise ValueError("y_score must not hold NaN or inf; -inf ranks a source last.")
     if hasattr(y_true, "columns") and names is not None:
         y_true = align_columns(y_true, names)
     y_true = check_array(

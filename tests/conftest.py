@@ -1,0 +1,42 @@
+"""Shared fixtures: small images, and real data where it is at hand."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(
+    os.environ.get("SKLEARN_P2L_DATA", Path(__file__).parents[2] / "shared")
+).absolute()
+
+
+def real_file(*parts):
+    """Path of a file of real data; skips the test where it is absent."""
+    path = DATA.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"real data is not here: {path}; set SKLEARN_P2L_DATA")
+    return path
+
+
+def real_images(name):
+    """Images, labels and groups (or None) of a real dataset."""
+    with np.load(real_file("data", "images", f"{name}.npz")) as file:
+        groups = file["groups"] if "groups" in file else None
+        return file["images"], file["labels"], groups
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def dark_and_light():
+    """Forty 16 × 16 images of two obvious classes, and their labels."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 120, size=(40, 16, 16, 3), dtype=np.uint8)
+    y = np.repeat(["dark", "light"], 20)
+    X[20:] += 130
+    order = rng.permutation(40)
+    return X[order], y[order]

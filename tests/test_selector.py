@@ -1,0 +1,480 @@
+import itertools
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import real_file
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import rankdata, spearmanr, zscore
+from sklearn import clone, config_context
+from sklearn.model_selection import GridSearchCV, LeaveOneOut, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_p2l import Source, SourceCatalog, SourceSelector, _selector, metrics
+from sklearn_p2l._arrays import traced
+from sklearn_p2l.divergence import METRICS, pairwise_divergence
+
+NAMES = ["birds", "cars", "food", "scenes", "tools"]
+
+
+@pytest.fixture
+def problem(rng):
+    """Five sources and twelve targets whose improvements obey equation 2, k = -0.8."""
+    S = rng.dirichlet(np.ones(20), 5)
+    X = rng.dirichlet(np.ones(20), 12)
+    sizes = np.array([200, 5_000, 900, 40_000, 2_500])
+    catalog = SourceCatalog.from_arrays(
+        S, sizes=sizes, names=NAMES, fingerprint="net:1"
+    )
+    D = pairwise_divergence(X, S, metric="js")
+    y = zscore(np.log(sizes)) - 0.8 * zscore(D, axis=1)
+    return catalog, X, y + rng.normal(scale=0.1, size=y.shape)
+
+
+def random_problem(seed):
+    """A problem with ties in sizes, vectors and improvements, and unmeasured cells."""
+    rng = np.random.default_rng(seed)
+    n_targets, n_sources = rng.integers(2, 6), rng.integers(3, 9)
+    S = rng.dirichlet(np.ones(6), n_sources)
+    S[-1] = S[0]  # one vector under two names
+    X = rng.dirichlet(np.ones(6), n_targets)
+    sizes = rng.integers(1, 5, n_sources) * 100
+    y = rng.integers(0, 5, (n_targets, n_sources)) / 10
+    y[rng.random(y.shape) < 0.15] = np.nan
+    y[0, :3] = 0, 0.1, 0.2  # something to learn from
+    return X, S, sizes, y
+
+
+def mean_spearman(X, S, sizes, y, k, metric="js"):
+    """The definition, one target at a time, by scipy."""
+    D = pairwise_divergence(X, S, metric=metric)
+    values = []
+    for d, truth in zip(D, y):
+        known = ~np.isnan(truth)
+        if np.unique(truth[known]).size < 2:
+            continue
+        size_term = zscore(np.log(sizes)) if np.ptp(sizes) else np.zeros(len(sizes))
+        E = np.round(size_term, 9) + k * np.round(zscore(d), 9)
+        # Round-off must not split ties.
+        E = np.round(E[known], 9)
+        values.append(spearmanr(E, truth[known]).statistic if np.ptp(E) else 0.0)
+    return np.mean(values)
+
+
+def breakpoints(X, S, sizes, metric="js"):
+    """All k at which two sources of one target tie, pair by pair."""
+    D = pairwise_divergence(X, S, metric=metric)
+    a = zscore(np.log(sizes)) if np.ptp(sizes) else np.zeros(len(sizes))
+    ks = []
+    for d in D:
+        b = zscore(d)
+        for i, j in itertools.combinations(range(len(a)), 2):
+            if abs(b[i] - b[j]) > 1e-9:
+                ks.append(-(a[i] - a[j]) / (b[i] - b[j]))
+    return np.unique(np.round(ks, 9))
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_k_is_exact(seed):
+    X, S, sizes, y = random_problem(seed)
+    selector = SourceSelector(S, sizes=sizes, metric="js").fit(X, y)
+    ks = breakpoints(X, S, sizes)
+    between = np.concatenate([[ks[0] - 1], (ks[1:] + ks[:-1]) / 2, [ks[-1] + 1]])
+    brute = np.array([mean_spearman(X, S, sizes, y, k) for k in between])
+    best = selector.k_curve_[:, 2].max()
+    assert_allclose(best, brute.max(), atol=1e-9)
+    assert_allclose(mean_spearman(X, S, sizes, y, selector.k_), best, atol=1e-9)
+    # the whole curve, interval by interval
+    left, right, score = selector.k_curve_.T
+    where = np.searchsorted(right, between)
+    assert_allclose(score[where], brute, atol=1e-9)
+    # the interval is the widest of the best ones
+    low, high = selector.k_interval_
+    widths = (right - left)[score >= best - 1e-9]
+    assert high - low == widths.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_k_is_never_worse_than_a_grid(seed):
+    rng = np.random.default_rng(seed)
+    S, X = rng.dirichlet(np.ones(9), 15), rng.dirichlet(np.ones(9), 8)
+    sizes, y = rng.integers(10, 10_000, 15), rng.random((8, 15))
+    selector = SourceSelector(S, sizes=sizes).fit(X, y)
+    a = zscore(np.log(sizes))
+    b = zscore(pairwise_divergence(X, S), axis=1)
+    E = a + np.linspace(-10, 10, 10_001)[:, None, None] * b
+    ranks, truth = rankdata(E, axis=2), rankdata(y, axis=1)
+    # without ties, Spearman's correlation is 1 - 6 sum d^2 / (n^3 - n)
+    rho = 1 - 6 * ((ranks - truth) ** 2).sum(axis=2) / (15**3 - 15)
+    assert selector.k_curve_[:, 2].max() >= rho.mean(axis=1).max() - 1e-12
+    assert_allclose(selector.score(X, y), selector.k_curve_[:, 2].max())
+
+
+def test_k_is_the_middle_of_a_bounded_interval(problem):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="js").fit(X, y)
+    low, high = selector.k_interval_
+    assert low < selector.k_ < high and selector.k_ == (low + high) / 2
+    assert -1.2 < selector.k_ < -0.5  # it was -0.8
+    assert selector.score(X, y) == pytest.approx(selector.k_curve_[:, 2].max())
+    assert selector.score(X, y) > 0.9
+    assert selector.k_curve_[0, 0] == -np.inf and selector.k_curve_[-1, 1] == np.inf
+    assert_array_equal(selector.k_curve_[1:, 0], selector.k_curve_[:-1, 1])
+
+
+def test_thinned_breakpoints_are_still_scored_exactly(problem, monkeypatch):
+    catalog, X, y = problem
+    whole = SourceSelector(catalog, metric="js").fit(X, y)
+    monkeypatch.setattr(_selector, "_MAX_BREAKPOINTS", 40)
+    thin = SourceSelector(catalog, metric="js").fit(X, y)
+    assert len(thin.k_curve_) < len(whole.k_curve_)
+    left, right, score = thin.k_curve_.T
+    assert thin.score(X, y) == pytest.approx(score.max())
+    assert score.max() > whole.k_curve_[:, 2].max() - 0.05
+
+
+def test_many_targets_and_sources(rng):
+    S, X = rng.random((100, 30)), rng.random((100, 30))
+    D = pairwise_divergence(X, S)
+    sizes = rng.integers(10, 10_000, 100)
+    y = zscore(np.log(sizes)) - 2 * zscore(D, axis=1)
+    selector = SourceSelector(S, sizes=sizes).fit(X, y)
+    assert selector.score(X, y) == pytest.approx(1.0)
+    low, high = selector.k_interval_
+    assert low < -2 < high
+
+
+def test_equation_2(problem):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="kl", k=-0.7).fit(X)
+    D = pairwise_divergence(X, catalog.embeddings, metric="kl")
+    expected = zscore(np.log(catalog.sizes)) - 0.7 * zscore(D, axis=1)
+    assert_allclose(selector.decision_function(X), expected, atol=1e-9)
+    size_term, divergence_term = selector.decision_terms(X)
+    assert_allclose(size_term + divergence_term, expected, atol=1e-9)
+    ranking = selector.predict(X)
+    for row, E in zip(ranking, expected):
+        assert row.tolist() == [NAMES[j] for j in np.argsort(-E)]
+    assert selector.k_ == -0.7 and not hasattr(selector, "k_interval_")
+
+
+@pytest.mark.parametrize("standardize", ["target", "training"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_do_not_depend_on_each_other(problem, metric, standardize):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric=metric, k=-1.0, standardize=standardize)
+    E = selector.fit(X).decision_function(X)
+    one_by_one = np.vstack([selector.decision_function(x[None]) for x in X])
+    assert_allclose(one_by_one, E, atol=1e-9)
+
+
+def test_standardize_with_training_scale(problem):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="js", k=-0.7, standardize="training")
+    D = pairwise_divergence(X, catalog.embeddings, metric="js")
+    expected = zscore(np.log(catalog.sizes)) - 0.7 * (D[3] - D.mean()) / D.std()
+    E = selector.fit(X).decision_function(X[3:4])
+    assert_allclose(E, [expected], atol=1e-9)
+
+
+def test_order_of_sources_is_only_an_order(problem, rng):
+    catalog, X, y = problem
+    order = rng.permutation(5)
+    one = SourceSelector(catalog, metric="js").fit(X, y)
+    other = SourceSelector(catalog[order], metric="js").fit(X, y[:, order])
+    assert_allclose(other.k_, one.k_)
+    assert_array_equal(other.predict(X), one.predict(X))
+    assert_allclose(other.decision_function(X), one.decision_function(X)[:, order])
+
+
+@pytest.mark.filterwarnings("ignore:A ranking of equal values")
+def test_nothing_to_rank_by():
+    S = np.ones((3, 4))
+    selector = SourceSelector(S, k=0.0).fit([[1.0, 2, 3, 4]])
+    assert_array_equal(selector.decision_function([[1.0, 2, 3, 4]]), np.zeros((1, 3)))
+    assert_array_equal(selector.predict([[1.0, 2, 3, 4]]), [[0, 1, 2]])
+    assert selector.score([[1.0, 2, 3, 4]], [[0.1, 0.3, 0.2]]) == 0
+    # equal vectors: size alone ranks, whatever round-off says
+    S = np.full((3, 7), 0.1) * [[1], [3], [7]]
+    selector = SourceSelector(S, sizes=[1, 3, 2], k=-1e6).fit(np.ones((1, 7)))
+    assert_array_equal(selector.predict(np.ones((1, 7))), [[1, 2, 0]])
+
+
+def test_warns_when_size_adds_nothing(rng):
+    S, X = rng.dirichlet(np.ones(9), 6), rng.dirichlet(np.ones(9), 4)
+    y = -pairwise_divergence(X, S)
+    with pytest.warns(UserWarning, match="no bound"):
+        selector = SourceSelector(S, sizes=[5, 3, 8, 1, 2, 9]).fit(X, y)
+    assert selector.k_interval_[0] == -np.inf
+    assert selector.k_ < selector.k_interval_[1]
+    assert selector.score(X, y) == 1
+    with pytest.warns(UserWarning, match="no bound"):
+        equal = SourceSelector(S).fit(X, y)
+    assert equal.k_ == -1
+
+
+def test_warns_when_k_does_not_matter():
+    with pytest.warns(UserWarning, match="does not depend on k"):
+        SourceSelector(np.ones((3, 4)), sizes=[1, 2, 3]).fit(
+            [[1.0, 2, 3, 4]], [[0.1, 0.2, 0.3]]
+        )
+
+
+def test_warns_when_k_is_positive(problem):
+    catalog, X, y = problem
+    D = pairwise_divergence(X, catalog.embeddings, metric="js")
+    losses = zscore(np.log(catalog.sizes)) + 0.8 * zscore(D, axis=1)
+    with pytest.warns(UserWarning, match="positive"):
+        selector = SourceSelector(catalog, metric="js").fit(X, losses)
+    assert selector.k_ > 0
+
+
+def test_targets_without_information_are_dropped(problem):
+    catalog, X, y = problem
+    y = y.copy()
+    y[1] = np.nan
+    y[4, 1:] = np.nan
+    y[5] = 0.25
+    with pytest.warns(UserWarning, match=r"3 of 12 targets.*rows \[1, 4, 5\]"):
+        selector = SourceSelector(catalog, metric="js").fit(X, y)
+    keep = [i for i in range(12) if i not in (1, 4, 5)]
+    expected = SourceSelector(catalog, metric="js").fit(X[keep], y[keep])
+    assert selector.k_ == expected.k_
+    with pytest.raises(ValueError, match="at least two measured sources"):
+        SourceSelector(catalog).fit(X[[1, 4]], y[[1, 4]])
+
+
+def test_top(problem):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="js", top=3).fit(X, y)
+    E = selector.decision_function(X)
+    expected = [
+        spearmanr(e[np.argsort(-t)[:3]], np.sort(t)[::-1][:3]).statistic
+        for e, t in zip(E, y)
+    ]
+    assert_allclose(selector.score(X, y), np.mean(expected))
+    assert_allclose(selector.k_curve_[:, 2].max(), np.mean(expected))
+
+
+def test_frames_are_matched_by_name(problem, rng):
+    catalog, X, y = problem
+    expected = SourceSelector(catalog, metric="js").fit(X, y)
+    frame = pd.DataFrame(y, columns=NAMES)[["food", "tools", "birds", "scenes", "cars"]]
+    selector = SourceSelector(catalog, metric="js").fit(X, frame)
+    assert selector.k_ == expected.k_
+    assert selector.score(X, frame) == expected.score(X, y)
+    part = frame[["food", "birds", "cars"]]  # the others were not measured
+    without = y.copy()
+    without[:, [3, 4]] = np.nan
+    assert SourceSelector(catalog, metric="js").fit(X, part).k_ == (
+        SourceSelector(catalog, metric="js").fit(X, without).k_
+    )
+    with pytest.raises(ValueError, match=r"unknown \['foot'\]; the sources are"):
+        selector.fit(X, frame.rename(columns={"food": "foot"}))
+    with pytest.raises(ValueError, match=r"repeated \['cars'\]"):
+        selector.fit(X, frame.rename(columns={"food": "cars"}))
+
+
+@pytest.mark.parametrize(
+    "y, message",
+    [
+        (None, "requires y|y must be given to learn k"),
+        (np.ones((12, 4)), "one column per source.*4 columns for 5"),
+        (np.ones((11, 5)), "one row per target, got 11 rows for 12"),
+        (np.ones(12), "2D array"),
+        (np.full((12, 5), np.inf), "infinity"),
+        (np.full((12, 5), "a"), "could not convert"),
+    ],
+)
+def test_misaligned_y(problem, y, message):
+    catalog, X, _ = problem
+    with pytest.raises(ValueError, match=message):
+        SourceSelector(catalog).fit(X, y)
+
+
+def test_sources_as_rows_of_X(rng):
+    X = rng.dirichlet(np.ones(8), 6)
+    sizes = rng.integers(10, 1000, 6)
+    y = rng.random((6, 6))
+    np.fill_diagonal(y, np.nan)
+    selector = SourceSelector(sizes=sizes, metric="js", k=-5.0).fit(X, y)
+    # A target identical to a source has D = 0 and wins ...
+    assert_array_equal(selector.predict(X)[:, 0], np.arange(6))
+    # ... unless it is excluded, which takes it out of z, too.
+    selector = SourceSelector(sizes=sizes, metric="js", k=-5.0, exclude_self=True)
+    E = selector.fit(X, y).decision_function(X)
+    assert_array_equal(np.diag(E), np.full(6, -np.inf))
+    assert_array_equal(selector.predict(X)[:, -1], np.arange(6))
+    D = pairwise_divergence(X, metric="js")
+    others = np.arange(6) != 2
+    expected = zscore(np.log(sizes[others])) - 5 * zscore(D[2, others])
+    assert_allclose(E[2, others], expected, atol=1e-9)
+    # Single precision is the same vector.
+    assert selector.decision_function(X.astype(np.float32))[0, 0] == -np.inf
+    assert np.isfinite(selector.score(X, y))
+
+
+def test_named_rows(rng):
+    X = pd.DataFrame(rng.dirichlet(np.ones(3), 4), index=list("abcd"))
+    X.columns = X.columns.astype(str)
+    selector = SourceSelector(k=-1.0).fit(X)
+    assert set(selector.predict(X)[0]) == set("abcd")
+    y = pd.DataFrame(rng.random((4, 4)), columns=list("dcba"))
+    assert selector.score(X, y) == selector.score(X, y[list("abcd")].to_numpy())
+
+
+def test_with_sources(problem, rng):
+    catalog, X, y = problem
+    learned = SourceSelector(catalog, metric="js").fit(X, y)
+    grown = catalog.append(Source("zebras", size=10**6, embedding=X[0]))
+    selector = learned.with_sources(grown)
+    assert selector.k_ == learned.k_
+    assert selector.predict(X[:1])[0, 0] == "zebras"
+    borrowed = SourceSelector(grown, metric="js", k=learned.k_).fit(X)
+    assert_allclose(selector.decision_function(X), borrowed.decision_function(X))
+    assert len(learned.sources_) == 5 and learned.predict(X).shape == (12, 5)
+    # another zoo, of another reference network
+    other = SourceCatalog.from_arrays(
+        rng.random((3, 7)), sizes=[1, 2, 3], names=list("xyz"), fingerprint="net:2"
+    )
+    moved = learned.with_sources(other)
+    assert moved.predict(rng.random((2, 7))).shape == (2, 3)
+    with pytest.raises(ValueError, match="expecting 7 features|features"):
+        moved.predict(X)
+    assert moved.score(rng.random((2, 7)), rng.random((2, 3))) <= 1
+    with pytest.raises(ValueError, match="sources must be"):
+        learned.with_sources(None)
+
+
+def test_vectors_of_another_network_are_refused(problem):
+    catalog, X, y = problem
+    with pytest.raises(
+        ValueError, match="same reference network.*'net:1', got 'net:2'"
+    ):
+        SourceSelector(catalog).fit(traced(X, "net:2"), y)
+    selector = SourceSelector(catalog, metric="js").fit(traced(X, "net:1"), y)
+    selector.predict(X)  # unknown origin: only the width can be checked
+    for bad in (
+        traced(X, "net:2"),
+        traced(X, "net:2")[:2],
+        pd.DataFrame(X, columns=[f"net:2#{j}" for j in range(20)]),
+    ):
+        with pytest.raises(ValueError, match="same reference network"):
+            selector.with_sources(catalog).predict(bad)
+    with pytest.raises(ValueError, match="features"):
+        SourceSelector(catalog).fit(X[:, :10], y)
+
+
+def test_sizes_belong_to_arrays(problem):
+    catalog, X, y = problem
+    with pytest.raises(ValueError, match="sizes must be None"):
+        SourceSelector(catalog, sizes=[1, 2, 3, 4, 5]).fit(X, y)
+    with pytest.raises(ValueError, match="sizes must have one entry"):
+        SourceSelector(catalog.embeddings, sizes=[1, 2]).fit(X, y)
+    with pytest.raises(ValueError, match="sizes must be positive"):
+        SourceSelector(catalog.embeddings, sizes=[1, 2, 3, 4, 0]).fit(X, y)
+
+
+def test_infinite_divergence_names_the_remedy():
+    with pytest.raises(ValueError, match="pass epsilon > 0"):
+        SourceSelector([[1.0, 0.0]], k=-1.0, epsilon=0).fit([[0.5, 0.5]])
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_model_selection(problem, as_frame, n_jobs):
+    catalog, X, y = problem
+    if as_frame:
+        y = pd.DataFrame(y, columns=NAMES)[NAMES[::-1]]
+    y_nan = y.copy()
+    if as_frame:
+        y_nan.iloc[0, 0] = np.nan
+    else:
+        y_nan[0, 0] = np.nan
+    pipe = make_pipeline(FunctionTransformer(), SourceSelector(catalog))
+    scores = cross_val_score(pipe, X, y_nan, cv=LeaveOneOut(), n_jobs=n_jobs)
+    assert scores.shape == (12,) and np.isfinite(scores).all()
+    search = GridSearchCV(
+        pipe,
+        {
+            "sourceselector__metric": ["js", "kl"],
+            "sourceselector__k": ["auto", -0.8, 3.0],
+        },
+        cv=3,
+        n_jobs=n_jobs,
+        scoring={"rho": metrics.spearman_scorer, "regret": metrics.regret_scorer},
+        refit="rho",
+        error_score="raise",
+    ).fit(X, y_nan)
+    assert search.best_params_["sourceselector__k"] != 3.0
+    assert (search.cv_results_["mean_test_regret"] <= 0).all()
+    default = cross_val_score(pipe, X, y_nan, cv=3)
+    by_scorer = cross_val_score(pipe, X, y_nan, cv=3, scoring=metrics.spearman_scorer)
+    assert_allclose(default, by_scorer)
+    assert search.predict(X).shape == (12, 5)
+
+
+def test_pipeline_score_with_metadata_routing(problem):
+    catalog, X, y = problem
+    with config_context(enable_metadata_routing=True):
+        selector = SourceSelector(catalog, metric="js").set_score_request(
+            sample_weight=True
+        )
+        pipe = make_pipeline(FunctionTransformer(), selector).fit(X, y)
+        weight = np.arange(12.0)
+        score = pipe.score(X, y, sample_weight=weight)
+    each = metrics.spearman_score(y, pipe.decision_function(X), average=None)
+    assert_allclose(score, np.average(each, weights=weight))
+
+
+def test_refit_forgets_a_learned_k(problem):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="js").fit(X, y)
+    selector.set_params(k=-1.0).fit(X)
+    assert selector.k_ == -1 and not hasattr(selector, "k_curve_")
+
+
+def test_persistence(problem, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="js").fit(X, y)
+    joblib.dump(selector, tmp_path / "selector.joblib")
+    skops.dump(selector, tmp_path / "selector.skops")
+    untrusted = skops.get_untrusted_types(file=tmp_path / "selector.skops")
+    assert all(name.startswith("sklearn_p2l.") for name in untrusted), untrusted
+    for loaded in (
+        joblib.load(tmp_path / "selector.joblib"),
+        skops.load(tmp_path / "selector.skops", trusted=untrusted),
+    ):
+        assert loaded.sources_ == catalog
+        assert_array_equal(loaded.predict(X), selector.predict(X))
+        assert_array_equal(loaded.decision_function(X), selector.decision_function(X))
+        assert clone(loaded).fit(X, y).k_ == selector.k_
+
+
+def test_prompt_transfer_of_t5():
+    """Measured transfer among 17 tasks: k learned without the target judged."""
+    frame = pd.read_csv(real_file("groundtruth", "prompt_transfer_t5.csv"))
+    performance = frame.pivot(index="target", columns="source", values="performance")
+    baseline = frame.groupby("target")["baseline"].first()
+    sizes = frame.groupby("source")["source_size"].first()[performance.columns]
+    with np.load(real_file("groundtruth", "prompt_transfer_t5_vectors.npz")) as file:
+        mean_prompts = {name: file[name].mean(axis=0) for name in file.files}
+    X = np.stack([mean_prompts[name] for name in performance.index])
+    S = np.stack([mean_prompts[name] for name in performance.columns])
+    y = performance.sub(baseline, axis=0).to_numpy()
+    selector = SourceSelector(
+        S, sizes=sizes.to_numpy(), metric="cityblock", exclude_self=True
+    )
+    E = np.empty(y.shape)
+    for train, test in LeaveOneOut().split(X):
+        E[test] = clone(selector).fit(X[train], y[train]).decision_function(X[test])
+    assert metrics.spearman_score(performance, E) >= 0.475  # 0.514
+    assert metrics.top_accuracy_score(performance, E) >= 0.588  # 10 of 17
+    assert metrics.regret_loss(performance, E) <= 0.08
+    largest = np.tile(np.log(sizes), (17, 1))
+    assert metrics.spearman_score(performance, largest) < 0.1
