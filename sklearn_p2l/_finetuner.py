@@ -14,8 +14,10 @@ from sklearn.base import (
     clone,
 )
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.utils import (
+    assert_all_finite,
     check_array,
     check_consistent_length,
     check_random_state,
@@ -485,6 +487,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             )
         if _num_samples(X) != _num_samples(y):
             check_consistent_length(X, y)
+        if np.asarray(y).dtype.kind == "f":
+            assert_all_finite(np.asarray(y), input_name="y")
         check_classification_targets(y)
         self.y_type_ = type_of_target(y, input_name="y")
         if self._multilabel:
@@ -539,7 +543,13 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     def _fitted_selector(self, X):
         try:
             check_is_fitted(self.selector)
-        except NotFittedError:
+        except NotFittedError as error:
+            if isinstance(self.selector, FrozenEstimator):
+                raise NotFittedError(
+                    "selector must be fitted before it is frozen, got an unfitted one. "
+                    "A grid over selectors must hold each one frozen: {'selector': "
+                    "[FrozenEstimator(a), FrozenEstimator(b)]}."
+                ) from error
             return clone(self.selector).fit([X])
         return self.selector
 

@@ -202,10 +202,8 @@ class SourceSelector(BaseEstimator):
             than those of the catalog.
         """
         fingerprint = fingerprint_of(X)
-        rows = X
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
-        if not hasattr(rows, "index") or not hasattr(rows, "columns"):
-            rows = X
+        given, X = X, validate_data(self, X, dtype=[np.float64, np.float32])
+        rows = given if hasattr(given, "columns") else X
         self.sources_, self.source_labels_ = _as_catalog(
             self.sources, self.sizes, rows, fingerprint
         )
@@ -409,8 +407,9 @@ def _as_catalog(sources, sizes, X, fingerprint):
         fingerprint = fingerprint_of(sources)
     n_sources = len(rows)
     labels = np.arange(n_sources)
-    if hasattr(rows, "columns") and all(isinstance(name, str) for name in rows.index):
-        labels = np.array(list(rows.index))
+    index = getattr(rows, "index", None) if hasattr(rows, "columns") else None
+    if index is not None and all(isinstance(name, str) for name in index):
+        labels = np.array(list(index))
     catalog = SourceCatalog.from_arrays(
         np.asarray(rows),
         sizes=np.ones(n_sources, dtype=int) if sizes is None else sizes,

@@ -164,7 +164,7 @@ def _batches(dataset, batch_size, on_error, skipped):
         dataset = dataset.to_numpy()
     if isinstance(dataset, np.ndarray) and dataset.ndim != 1:
         _check_array(dataset)
-        for part in gen_batches(len(dataset), batch_size):
+        for part in gen_batches(len(dataset), batch_size) if len(dataset) else ():
             try:
                 yield _to_rgb(np.asarray(dataset[part]), "the batch")
             except ImageError:  # which image is it?

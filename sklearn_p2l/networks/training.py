@@ -20,7 +20,8 @@ def prepare(network, batches: Iterable, n_samples: int) -> torch.Tensor:
     size = network.preprocessing.crop_size
     shape = (n_samples, 3, size, size)
     if np.prod(shape) > _IN_MEMORY_BYTES:
-        inputs = np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+        with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
+            inputs = np.memmap(file, np.uint8, "w+", shape=shape)
     else:
         inputs = np.empty(shape, np.uint8)
     done = 0

@@ -1,0 +1,398 @@
+import os
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from conftest import real_file
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from sklearn_p2l.datasets import (
+    content_key,
+    image_batches,
+    is_features,
+    list_images,
+    load_small_tasks,
+)
+
+
+def read(dataset, batch_size=7, **kwargs):
+    """All images of a dataset, as a list."""
+    return [i for batch in image_batches(dataset, batch_size, **kwargs) for i in batch]
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, size=(20, 6, 5, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(images, tmp_path):
+    """The images as PNG files in two class folders, with things that are no images."""
+    root = tmp_path / "pictures"
+    for i, image in enumerate(images):
+        parent = root / f"class{i // 10}"
+        parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(parent / f"{i:02}.PNG")
+    (root / "notes.txt").write_text("not an image")
+    (root / ".hidden.png").write_bytes(b"")
+    (root / ".cache").mkdir()
+    (root / ".cache" / "a.png").write_bytes(b"")
+    return root
+
+
+class MapStyle:
+    """What torch's map-style datasets offer."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        if not 0 <= i < len(self.items):
+            raise IndexError(i)
+        item = self.items[i]
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+class IterableStyle:
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
+def test_all_forms_are_the_same_dataset(images, folder):
+    import torch
+    from torch.utils.data import TensorDataset
+
+    paths = list_images(folder)
+    chw = torch.from_numpy(np.moveaxis(images, -1, 1).copy())
+    forms = {
+        "array": images,
+        "float64": images / 255,
+        "float32": (images / 255).astype(np.float32),
+        "list": list(images),
+        "tuple of PIL": tuple(Image.fromarray(i) for i in images),
+        "folder": folder,
+        "str of folder": str(folder),
+        "paths": [os.fspath(p) for p in paths],
+        "array of paths": np.array(paths),
+        "map": MapStyle([(i, 0) for i in images]),
+        "iterable": IterableStyle([(i, 0) for i in images]),
+        "generator": (i for i in images),
+        "tensors": TensorDataset(chw),
+        "iterable of tensors": IterableStyle(list(chw / 255)),
+    }
+    for name, dataset in forms.items():
+        assert_array_equal(read(dataset), images, err_msg=name)
+
+
+def test_grey_is_three_equal_channels(images):
+    grey = images[..., 0]
+    expected = np.repeat(grey[..., None], 3, axis=-1)
+    for dataset in (
+        grey,
+        grey[..., None],
+        list(grey),
+        [Image.fromarray(g) for g in grey],
+    ):
+        assert_array_equal(read(dataset), expected)
+
+
+def test_sizes_may_differ(rng):
+    shapes = [(6, 5, 3), (4, 9, 3), (3, 3)]
+    dataset = [rng.integers(0, 256, size=s, dtype=np.uint8) for s in shapes]
+    assert [i.shape for i in read(dataset)] == [(6, 5, 3), (4, 9, 3), (3, 3, 3)]
+
+
+def test_batches(images):
+    assert [len(b) for b in image_batches(images, 8)] == [8, 8, 4]
+    assert [len(b) for b in image_batches(list(images), 8)] == [8, 8, 4]
+    assert isinstance(next(image_batches(images, 8)), np.ndarray)
+
+
+def test_series_of_paths(folder):
+    pd = pytest.importorskip("pandas")
+    paths = list_images(folder)
+    assert len(read(pd.Series(paths, index=range(5, 25)))) == 20
+
+
+def test_linked_folders_are_followed_once(folder, tmp_path):
+    (folder / "again").symlink_to(folder, target_is_directory=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    Image.new("RGB", (4, 4)).save(outside / "x.png")
+    (folder / "linked").symlink_to(outside, target_is_directory=True)
+    assert len(list_images(folder)) == 21
+
+
+def test_folders_that_are_none(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="got a file"):
+        read(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="got nothing there"):
+        read(str(tmp_path / "missing"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="must hold images"):
+        read(tmp_path / "empty")
+
+
+def test_files_are_converted_by_rule(tmp_path, rng):
+    values = rng.integers(0, 256, size=(6, 5, 3), dtype=np.uint8)
+    picture = Image.fromarray(values)
+
+    def stored(image, name, **kwargs):
+        image.save(tmp_path / name, **kwargs)
+        return read([tmp_path / name])[0]
+
+    # 16 bits are scaled, not clipped
+    deep = (np.arange(30, dtype=np.uint16) * 2000).reshape(6, 5)
+    expected = np.rint(deep / 65535 * 255).astype(np.uint8)
+    for name in ("deep.png", "deep.tif"):
+        assert_array_equal(stored(Image.fromarray(deep), name)[..., 1], expected)
+    # transparency is laid over white
+    alpha = picture.copy()
+    alpha.putalpha(Image.fromarray(np.full((6, 5), 0, np.uint8)))
+    assert (stored(alpha, "alpha.png") == 255).all()
+    alpha.putalpha(Image.fromarray(np.full((6, 5), 255, np.uint8)))
+    assert_array_equal(stored(alpha, "opaque.png"), values)
+    grey_alpha = Image.new("LA", (5, 6), (0, 0))
+    assert (stored(grey_alpha, "grey_alpha.png") == 255).all()
+    # palettes, also with a transparent colour
+    palette = Image.fromarray(values // 64 * 64).quantize(64)
+    assert_array_equal(
+        stored(palette, "palette.png"), np.asarray(palette.convert("RGB"))
+    )
+    flat = Image.new("P", (5, 6), 3)
+    flat.putpalette([200, 0, 0] * 8)
+    assert (stored(flat, "clear.png", transparency=3) == 255).all()
+    # CMYK and bilevel
+    cmyk = Image.new("CMYK", (5, 6), (0, 255, 255, 0))
+    red = stored(cmyk, "cmyk.jpg", quality=100).mean(axis=(0, 1))
+    assert red[0] > 240 and red[1] < 15 and red[2] < 15
+    assert (stored(Image.new("1", (5, 6), 1), "bilevel.png") == 255).all()
+    # cameras note how they were held
+    exif = Image.Exif()
+    exif[0x0112] = 6  # quarter turn
+    turned = stored(picture, "turned.png", exif=exif)
+    assert_array_equal(turned, np.rot90(values, k=-1))
+
+
+@pytest.fixture
+def broken(tmp_path, images):
+    """A folder of images with one that cannot be used, by kind of damage."""
+
+    def make(kind):
+        root = tmp_path / kind
+        root.mkdir()
+        for i in range(3):
+            Image.fromarray(images[i]).save(root / f"good{i}.png")
+        bad = root / "bad.png"
+        if kind == "zero bytes":
+            bad.write_bytes(b"")
+        elif kind == "text":
+            bad.write_text("no image at all")
+        elif kind == "truncated":
+            large = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            Image.fromarray(large).save(bad)
+            bad.write_bytes(bad.read_bytes()[:2000])
+        elif kind == "truncated JPEG":
+            bad = root / "bad.jpg"
+            large = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            Image.fromarray(large).save(bad)
+            bad.write_bytes(bad.read_bytes()[:1500])
+        elif kind == "animated":
+            bad = root / "bad.gif"
+            frames = [Image.fromarray(i) for i in images[:3]]
+            frames[0].save(bad, save_all=True, append_images=frames[1:])
+        elif kind == "float":
+            bad = root / "bad.tif"
+            Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(bad)
+        elif kind == "oversized":
+            Image.new("1", (40, 40)).save(bad)
+        elif kind == "a link to nothing":
+            bad.symlink_to(root / "missing.png")
+        return root, bad
+
+    return make
+
+
+KINDS = [
+    "zero bytes",
+    "text",
+    "truncated",
+    "truncated JPEG",
+    "animated",
+    "float",
+    "oversized",
+    "a link to nothing",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_files_are_named_or_skipped(kind, broken, images, monkeypatch):
+    if kind == "oversized":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    root, bad = broken(kind)
+    with pytest.raises(ValueError, match=f"the image must.*{bad.name}"):
+        read(root)
+    skipped = []
+    assert_array_equal(read(root, on_error="skip", skipped=skipped), images[:3])
+    assert len(skipped) == 1 and bad.name in skipped[0]
+
+
+def test_multi_picture_photos_are_photos(tmp_path, images):
+    first, second = (Image.fromarray(i) for i in images[:2])
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.n_frames == 2
+    assert read([tmp_path / "a.jpg"])[0].shape == (6, 5, 3)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (np.nan, "NaN"),
+        (np.inf, "NaN"),
+        (1.5, "float from .* to 1.5"),
+        (-0.1, "from -0.1"),
+    ],
+)
+def test_bad_pixels_are_named_or_skipped(images, value, message, as_list):
+    dataset = images / 255
+    dataset[13, 2, 2, 1] = value
+    dataset = list(dataset) if as_list else dataset
+    with pytest.raises(ValueError, match=f"image 13 must.*{message}"):
+        read(dataset)
+    skipped = []
+    left = read(dataset, on_error="skip", skipped=skipped)
+    assert_array_equal(left, np.delete(images, 13, axis=0))
+    assert len(skipped) == 1 and "image 13" in skipped[0]
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        (np.zeros((4, 6, 5), np.int64), "int64; divide"),
+        (np.zeros((4, 6, 5), np.uint16), "uint16; divide"),
+        (np.zeros((4, 6, 5), bool), "bool"),
+        (np.full((4, 6, 5), 16.0), "do not normalise"),
+        (np.zeros((4, 6, 3), np.uint8), r"pass one image as \[image\]"),
+        (np.zeros((4, 3, 6, 5), np.uint8), "moveaxis"),
+        (np.zeros((4, 6, 5, 4), np.uint8), "must have shape"),
+        (np.zeros((4, 6, 5, 3, 1), np.uint8), "must have shape"),
+        (np.zeros((4, 0, 5), np.uint8), "must have pixels"),
+        (np.zeros(4, np.uint8), "uint8"),
+        ([np.zeros(4, np.uint8)], "image 0 must have shape"),
+        ([np.zeros((6, 5, 2), np.uint8)], "image 0 must have shape"),
+        ([[1, 2]], "image 0 must be an array.*got list"),
+        ([None], "got NoneType"),
+        (7, "must be an array, a sequence"),
+        ([], "at least one image"),
+        (np.zeros((0, 6, 5), np.uint8), "at least one image"),
+        (iter([]), "at least one image"),
+    ],
+)
+def test_what_is_no_dataset(dataset, message):
+    with pytest.raises(ValueError, match=message):
+        read(dataset)
+
+
+def test_datasets_that_fail_on_an_item(images):
+    dataset = MapStyle([images[0], OSError("disk on fire"), images[2]])
+    with pytest.raises(ValueError, match="image 1 must be readable.*disk on fire"):
+        read(dataset)
+    skipped = []
+    assert len(read(dataset, on_error="skip", skipped=skipped)) == 2
+    assert "disk on fire" in skipped[0]
+
+
+def test_nothing_left_is_an_error():
+    dataset = [np.full((4, 4), np.nan)] * 3
+    with pytest.raises(ValueError, match="all 3 images were skipped"):
+        read(dataset, on_error="skip")
+
+
+def test_is_features(images):
+    pd = pytest.importorskip("pandas")
+    assert is_features(np.ones((3, 4)))
+    assert is_features(pd.DataFrame(np.ones((3, 4))))
+    for dataset in (images, images[..., 0], list(images), "folder", MapStyle([])):
+        assert not is_features(dataset)
+
+
+def test_content_key(images, folder):
+    paths = list_images(folder)
+    key = content_key(folder)
+    assert key == content_key(str(folder)) == content_key(paths)
+    os.utime(paths[3], (1, 1))
+    assert content_key(folder) != key
+    assert content_key(images) == content_key(images.copy())
+    assert content_key(images) != content_key(images[::-1].copy())
+    pictures = [Image.fromarray(i) for i in images]
+    assert content_key(list(images)) == content_key(pictures)
+    assert content_key(MapStyle(list(images))) is None
+    assert content_key([object()]) is None
+    assert isinstance(content_key(images), str)
+
+
+def test_small_tasks():
+    tasks = load_small_tasks()
+    assert joblib.hash(tasks) == joblib.hash(load_small_tasks(0))
+    assert joblib.hash(tasks) != joblib.hash(load_small_tasks(1))
+    assert len(tasks.sources) >= 6
+    targets = {**tasks.training_targets, **tasks.held_out_targets}
+    assert len(targets) >= 5
+    sizes = [len(task.images) for task in tasks.sources.values()]
+    assert max(sizes) > 10 * min(sizes)
+    for task in [*tasks.sources.values(), *targets.values()]:
+        assert task.images.shape == (len(task.labels), 16, 16, 3)
+        assert task.images.dtype == np.uint8
+        counts = np.unique(task.labels, return_counts=True)[1]
+        assert len(counts) >= 3 and counts.max() < 0.6 * len(task.labels)
+    for task in targets.values():
+        assert task.test_images.shape[1:] == (16, 16, 3)
+        assert set(task.labels) == set(task.test_labels)
+
+
+def test_small_tasks_are_disjoint():
+    """No digit is in two roles, whatever was done to it."""
+    tasks = load_small_tasks()
+
+    def canonical(images):
+        versions = []
+        for image in images:
+            image = image[..., 0].astype(int)
+            forms = [np.rot90(i, t) for i in (image, 255 - image) for t in range(4)]
+            versions.append(min(form.tobytes() for form in forms))
+        return set(versions)
+
+    roles = [
+        [t.images for n, t in tasks.sources.items() if "digit" in n],
+        [t.images for n, t in tasks.training_targets.items() if "digit" in n],
+        [t.test_images for n, t in tasks.training_targets.items() if "digit" in n],
+        [t.images for n, t in tasks.held_out_targets.items() if "digit" in n],
+        [t.test_images for n, t in tasks.held_out_targets.items() if "digit" in n],
+    ]
+    seen = [set().union(*map(canonical, role)) for role in roles]
+    assert all(len(s) > 50 for s in seen)
+    for i in range(len(seen)):
+        for j in range(i):
+            assert not seen[i] & seen[j]
+
+
+@pytest.mark.slow
+def test_real_photos():
+    folder = real_file("data", "folders", "clothing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sizes = {image.shape for image in read(folder)}
+    assert len(list_images(folder)) == 504 and len(sizes) > 50

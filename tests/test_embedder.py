@@ -1,0 +1,565 @@
+import functools
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from conftest import real_file, real_images
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import trim_mean
+from sklearn import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, LeaveOneOut, cross_val_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from torch import nn
+
+from sklearn_p2l import (
+    DatasetEmbedder,
+    SourceCatalog,
+    SourceSelector,
+    _summary,
+    networks,
+)
+from sklearn_p2l.divergence import pairwise_divergence
+
+small = functools.partial(
+    DatasetEmbedder,
+    "small_resnet",
+    weights=None,
+    image_size=16,
+    random_state=0,
+    precision="float32",
+)
+
+
+@pytest.fixture
+def datasets(rng):
+    """Five datasets of different sizes and looks."""
+    return [
+        rng.integers(low, low + 90, size=(n, 16, 16, 3), dtype=np.uint8)
+        for low, n in [(0, 9), (40, 14), (80, 6), (120, 11), (160, 8)]
+    ]
+
+
+def features(images, embedder):
+    """Features of single images, by hand."""
+    network = networks.open_network(
+        "small_resnet", weights=None, image_size=16, seed=embedder.seed_
+    )
+    with torch.inference_mode():
+        rows = [network.forward_features(network.preprocess([i])) for i in images]
+    return torch.cat(rows).double().numpy()
+
+
+def test_mean_by_hand(datasets):
+    embedder = small().fit(datasets)
+    vectors = embedder.transform(datasets)
+    assert vectors.shape == (5, 64) and vectors.dtype == np.float64
+    for vector, images in zip(vectors, datasets):
+        expected = features(images, embedder).mean(axis=0)
+        assert_allclose(vector, expected / np.abs(expected).sum(), atol=1e-8)
+
+
+@pytest.mark.parametrize("summary", ["median", "trimmed_mean"])
+def test_order_statistics_by_hand(datasets, summary, monkeypatch):
+    monkeypatch.setattr(_summary, "_BLOCK_VALUES", 100)  # several blocks of columns
+    embedder = small(summary=summary, proportion=0.2).fit(datasets)
+    vectors = embedder.transform(datasets)
+    for vector, images in zip(vectors, datasets):
+        rows = features(images, embedder)
+        expected = np.median(rows, axis=0)
+        if summary == "trimmed_mean":
+            expected = trim_mean(rows, 0.2, axis=0)
+        assert_allclose(vector, expected / np.abs(expected).sum(), atol=1e-7)
+
+
+def test_invariances(datasets, rng):
+    embedder = small().fit(datasets)
+    vectors = embedder.transform(datasets)
+    alone = np.vstack([embedder.transform([d]) for d in datasets])
+    assert_allclose(alone, vectors, atol=1e-12)
+    shuffled = [d[rng.permutation(len(d))] for d in datasets]
+    assert_allclose(embedder.transform(shuffled), vectors, atol=1e-7)
+    doubled = [np.concatenate([d, d]) for d in datasets]
+    assert_allclose(embedder.transform(doubled), vectors, atol=1e-7)
+    batched = small(batch_size=3).fit(datasets).transform(datasets)
+    assert_allclose(batched, vectors, atol=1e-7)
+    as_lists = embedder.transform([list(d) for d in datasets])
+    assert_allclose(as_lists, vectors, atol=1e-12)
+    assert_allclose(vectors.sum(axis=1), 1)
+
+
+def test_images_of_differing_sizes(rng):
+    images = [
+        rng.integers(0, 256, size=(h, w, 3), dtype=np.uint8)
+        for h, w in [(16, 16), (40, 20), (9, 30), (16, 16)]
+    ]
+    embedder = small().fit([images])
+    expected = features(images, embedder).mean(axis=0)
+    vector = embedder.transform([images])[0]
+    assert_allclose(vector, expected / expected.sum(), atol=1e-8)
+
+
+def test_determinism_and_global_state(datasets):
+    torch.manual_seed(5)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    one = small().fit_transform(datasets)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert_array_equal(small().fit_transform(datasets), one)
+    other = small(random_state=1).fit(datasets)
+    assert other.fingerprint_ != small().fit(datasets).fingerprint_
+    free = small(random_state=None).fit(datasets)
+    assert_array_equal(free.transform(datasets), free.transform(datasets))
+
+
+def test_fingerprint_says_what_vectors_depend_on(datasets, tmp_path):
+    base = small().fit(datasets)
+    assert base.fingerprint_.startswith("small_resnet:flatten:mean:")
+    assert small(batch_size=5).fit(datasets).fingerprint_ == base.fingerprint_
+    different = [
+        small(image_size=20),
+        small(summary="median"),
+        small(summary="trimmed_mean"),
+        small(summary="trimmed_mean", proportion=0.2),
+        small(layer="body.4.relu"),
+        small(random_state=3),
+    ]
+    prints = {e.fit(datasets).fingerprint_ for e in different}
+    assert len(prints | {base.fingerprint_}) == 7
+    # The same weights from a file are the same network, whatever its head.
+    network = networks.open_network("small_resnet", weights=None, seed=base.seed_)
+    path = tmp_path / "w.safetensors"
+    network.reset_classifier(3)
+    networks.write_checkpoint(path, networks.get_weights(network.model), {})
+    assert small(weights=path).fit(datasets).fingerprint_ == base.fingerprint_
+    vectors = base.transform(datasets)
+    assert vectors.origin == vectors[1:, :3].origin == base.fingerprint_
+    names = base.get_feature_names_out()
+    assert names[5] == f"{base.fingerprint_}#5" and len(names) == 64
+
+
+def test_set_output(datasets):
+    pytest.importorskip("pandas")
+    embedder = small().set_output(transform="pandas")
+    frame = embedder.fit_transform(datasets)
+    assert list(frame.columns) == list(embedder.get_feature_names_out())
+    assert_array_equal(frame.to_numpy(), small().fit_transform(datasets))
+    catalog = SourceCatalog.from_frame(
+        frame.assign(size=range(1, 6), name=list("abcde"))
+    )
+    assert catalog.fingerprint == embedder.fingerprint_
+
+
+def test_vectors_of_two_networks_do_not_mix(datasets):
+    vectors = small().fit_transform(datasets)
+    catalog = SourceCatalog.from_arrays(vectors, sizes=range(1, 6), names=list("abcde"))
+    other = make_pipeline(small(random_state=1), SourceSelector(catalog, k=-1.0))
+    with pytest.raises(ValueError, match="same reference network"):
+        other.fit(datasets)
+    other[0].set_output(transform="pandas")
+    with pytest.raises(ValueError, match="same reference network"):
+        other.fit(datasets)
+    same = make_pipeline(small(), SourceSelector(catalog, k=-100.0)).fit(datasets)
+    assert_array_equal(same.predict(datasets[1:2])[0, 0], "b")
+
+
+def test_ready_features(rng):
+    pd = pytest.importorskip("pandas")
+    tables = [rng.random((n, 7)) for n in (5, 9)]
+    embedder = DatasetEmbedder().fit(tables)  # no network, so no download
+    expected = [t.mean(axis=0) / t.mean(axis=0).sum() for t in tables]
+    assert_allclose(embedder.transform(tables), expected)
+    assert_allclose(embedder.transform([pd.DataFrame(t) for t in tables]), expected)
+    assert embedder.n_features_out_ == 7 and embedder.fingerprint_ == "features:7:mean"
+    median = DatasetEmbedder(summary="median").fit_transform(tables)
+    expected = np.median(tables[1], axis=0)
+    assert_allclose(median[1], expected / expected.sum(), atol=1e-7)
+    with pytest.raises(ValueError, match="dataset 1: features must be 7 wide"):
+        embedder.transform([tables[0], tables[1][:, :6]])
+    with pytest.raises(ValueError, match="dataset 0: .*NaN"):
+        embedder.transform([np.full((3, 7), np.nan)])
+    with pytest.raises(ValueError, match="dataset 1 must hold ready features"):
+        embedder.transform([tables[0], np.zeros((4, 16, 16), np.uint8)])
+    with pytest.raises(ValueError, match="dataset 0 must hold images"):
+        small().fit([np.zeros((4, 16, 16), np.uint8)]).transform(tables)
+
+
+def test_errors_name_the_dataset_and_the_image(datasets):
+    embedder = small().fit(datasets)
+    bad = datasets[1] / 255
+    bad[4, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="dataset 2: image 4 must be finite"):
+        embedder.transform([datasets[0], datasets[1], bad])
+    skipping = small(on_error="skip").fit(datasets)
+    with pytest.warns(UserWarning, match="Skipped 1 images.*image 4"):
+        vectors = skipping.transform([bad])
+    expected = embedder.transform([np.delete(datasets[1], 4, axis=0)])
+    assert_allclose(vectors, expected, atol=1e-7)
+    with pytest.raises(ValueError, match="dataset 1: a dataset must have at least one"):
+        embedder.transform([datasets[0], datasets[0][:0]])
+
+
+@pytest.mark.parametrize(
+    "X, message",
+    [
+        (np.zeros((9, 16, 16, 3), np.uint8), r"list of datasets.*pass \[X\]"),
+        ("folder", r"list of datasets.*pass \[X\]"),
+        ([], "at least one dataset"),
+    ],
+)
+def test_one_dataset_is_not_a_list_of_datasets(X, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(X)
+
+
+def test_images_instead_of_datasets(datasets, tmp_path):
+    from PIL import Image
+
+    embedder = small().fit(datasets)
+    with pytest.raises(ValueError, match=r"pass one image as \[image\]"):
+        embedder.transform(list(datasets[0]))
+    with pytest.raises(ValueError, match=r"got an image as dataset 0; pass \[X\]"):
+        embedder.transform([Image.new("RGB", (16, 16))])
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="got a file"):
+        embedder.transform([tmp_path / "a.png"])
+
+
+def test_unfitted():
+    with pytest.raises(NotFittedError):
+        small().transform([np.zeros((4, 16, 16), np.uint8)])
+    with pytest.raises(NotFittedError):
+        small().get_feature_names_out()
+
+
+class Tiny(nn.Module):
+    """A user's own network; only its head has a bias."""
+
+    def __init__(self, sign=1.0):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, bias=False)
+        self.fc = nn.Linear(8, 4)
+        self.sign = sign
+
+    def forward(self, x):
+        return self.fc(self.sign * torch.relu(self.conv(x)).mean(dim=(2, 3)))
+
+
+def make_tiny(sign=1.0):
+    return Tiny(sign)
+
+
+def not_traceable():
+    class Dynamic(Tiny):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else x
+
+    return Dynamic()
+
+
+def test_factory(datasets):
+    embedder = DatasetEmbedder(make_tiny, image_size=16, random_state=0).fit(datasets)
+    assert embedder.fingerprint_.startswith("test_embedder.make_tiny:")
+    assert embedder.transform(datasets).shape == (5, 8)
+    assert clone(embedder).fit(datasets).fingerprint_ == embedder.fingerprint_
+    for bad, error, message in [
+        (make_tiny(), TypeError, "pass the function that builds it"),
+        (dict, TypeError, "must return a torch nn.Module"),
+        (not_traceable, ValueError, "must be traceable"),
+        (nn.Identity, ValueError, "must end in"),
+    ]:
+        with pytest.raises(error, match=message):
+            DatasetEmbedder(bad).fit(datasets)
+
+
+def test_signed_features_are_refused_by_kl_with_a_remedy(datasets):
+    signed = functools.partial(make_tiny, -1.0)
+    embedder = DatasetEmbedder(signed, image_size=16, random_state=0)
+    vectors = embedder.fit_transform(datasets)
+    assert (vectors <= 0).all()
+    assert_allclose(np.abs(vectors).sum(axis=1), 1)
+    with pytest.raises(ValueError, match="after a ReLU"):
+        pairwise_divergence(vectors, metric="kl")
+
+
+@pytest.mark.parametrize("name", ["resnett18", "small_resnett"])
+def test_unknown_backbones_suggest_known_ones(name, datasets):
+    with pytest.raises(ValueError, match=f"did you mean.*{name.replace('tt', 't')}"):
+        DatasetEmbedder(name, weights=None).fit(datasets)
+
+
+def test_bad_weights_and_layers(datasets, tmp_path):
+    with pytest.raises(ValueError, match="no published weights"):
+        DatasetEmbedder("small_resnet").fit(datasets)
+    with pytest.raises(ValueError, match=r"must be one of \['IMAGENET1K_V1'"):
+        DatasetEmbedder("squeezenet1_1", weights="IMAGENET21K").fit(datasets)
+    with pytest.raises(FileNotFoundError, match="no file .*missing.safetensors"):
+        DatasetEmbedder("small_resnet", weights=tmp_path / "missing.safetensors").fit(
+            datasets
+        )
+    with pytest.raises(ValueError, match="layer must be a node.*body"):
+        small(layer="body.9").fit(datasets)
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(ValueError, match="must be a safetensors file"):
+        small(weights=tmp_path / "text.safetensors").fit(datasets)
+
+
+class Malicious:
+    def __reduce__(self):
+        return (open, ("/nonexistent/p2l-was-here", "w"))
+
+
+def test_checkpoints_never_run_code(datasets, tmp_path):
+    torch.save({"fc.weight": Malicious()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="without executing code"):
+        small(weights=tmp_path / "evil.pt").fit(datasets)
+
+
+def test_state_dicts(datasets, tmp_path):
+    base = small().fit(datasets)
+    network = networks.open_network("small_resnet", weights=None, seed=base.seed_)
+    state = network.model.state_dict()
+    torch.save(state, tmp_path / "plain.pt")
+    wrapped = {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    headless = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    torch.save(headless, tmp_path / "headless.pt")
+    for name in ("plain.pt", "wrapped.pth", "headless.pt"):
+        embedder = small(weights=tmp_path / name).fit(datasets)
+        assert embedder.fingerprint_ == base.fingerprint_, name
+    missing = {k: v for k, v in state.items() if k != "body.0.weight"}
+    extra = {**state, "body.7.weight": torch.zeros(3)}
+    shape = {**state, "body.0.weight": torch.zeros(3)}
+    for wrong, message in [
+        (missing, "1 missing: body.0.weight"),
+        (extra, "1 unexpected: body.7.weight"),
+        (shape, "1 of another shape: body.0.weight"),
+        ({"a": 3}, "state dict of tensors"),
+    ]:
+        torch.save(wrong, tmp_path / "wrong.pt")
+        with pytest.raises(ValueError, match=message):
+            small(weights=tmp_path / "wrong.pt").fit(datasets)
+
+
+def test_backbone_as_file(datasets, tmp_path):
+    network = networks.open_network("small_resnet", weights=None, seed=3)
+    arrays = networks.get_weights(network.model)
+    described = {"architecture": "small_resnet", "image_size": "16"}
+    networks.write_checkpoint(tmp_path / "ref.safetensors", arrays, described)
+    one = DatasetEmbedder(tmp_path / "ref.safetensors").fit(datasets)
+    other = small(weights=tmp_path / "ref.safetensors").fit(datasets)
+    assert one.fingerprint_ == other.fingerprint_
+    assert DatasetEmbedder(str(tmp_path / "ref.safetensors")).fit(datasets)
+    networks.write_checkpoint(tmp_path / "bare.safetensors", arrays, {})
+    with pytest.raises(ValueError, match="must name its architecture"):
+        DatasetEmbedder(tmp_path / "bare.safetensors").fit(datasets)
+
+
+def test_pickles_hold_no_network(datasets, tmp_path, monkeypatch):
+    embedder = small().fit(datasets)
+    vectors = embedder.transform(datasets)
+    joblib.dump(embedder, tmp_path / "e.joblib")
+    assert (tmp_path / "e.joblib").stat().st_size < 5_000
+    opened = []
+    original = networks.open_network
+    monkeypatch.setattr(
+        networks, "open_network", lambda *a, **k: opened.append(1) or original(*a, **k)
+    )
+    loaded = joblib.load(tmp_path / "e.joblib")
+    assert not opened  # lazily ...
+    assert_array_equal(loaded.transform(datasets), vectors)
+    loaded.transform(datasets)
+    assert len(opened) == 1  # ... and once
+    assert joblib.hash(loaded) == joblib.hash(embedder)
+
+
+def test_changed_weights_are_noticed(datasets, tmp_path):
+    path = tmp_path / "w.safetensors"
+    for seed in (0, 1):
+        network = networks.open_network("small_resnet", weights=None, seed=seed)
+        networks.write_checkpoint(path, networks.get_weights(network.model), {})
+        if seed == 0:
+            joblib.dump(small(weights=path).fit(datasets), tmp_path / "e.joblib")
+    with pytest.raises(ValueError, match="have changed; fit again"):
+        joblib.load(tmp_path / "e.joblib").transform(datasets)
+
+
+def test_loads_in_a_fresh_process(datasets, tmp_path):
+    embedder = small().fit(datasets)
+    joblib.dump((embedder, datasets), tmp_path / "e.joblib")
+    code = (
+        "import sys, joblib, numpy; e, d = joblib.load(sys.argv[1]);"
+        "numpy.save(sys.argv[2], e.transform(d))"
+    )
+    out = tmp_path / "v.npy"
+    command = [sys.executable, "-c", code, tmp_path / "e.joblib", out]
+    subprocess.run(command, check=True)
+    assert_array_equal(np.load(out), embedder.transform(datasets))
+
+
+def test_memory_embeds_each_dataset_once(datasets, tmp_path, monkeypatch, rng):
+    """A grid search on raw datasets, with as many network passes as datasets."""
+    passes = []
+    original = networks.extract_features
+    monkeypatch.setattr(
+        networks,
+        "extract_features",
+        lambda *a, **k: passes.append(1) or original(*a, **k),
+    )
+    catalog = SourceCatalog.from_arrays(
+        small().fit_transform(datasets), sizes=range(1, 6), names=list("abcde")
+    )
+    passes.clear()
+    y = rng.random((5, 5))
+    pipe = Pipeline(
+        [
+            ("embed", small(memory=str(tmp_path))),
+            ("select", SourceSelector(catalog)),
+        ],
+        memory=str(tmp_path / "pipeline"),
+    )
+    grid = {"select__metric": ["js", "kl"], "select__k": [-2.0, -0.5]}
+    search = GridSearchCV(pipe, grid, cv=3, error_score="raise").fit(datasets, y)
+    assert len(passes) == 5
+    assert search.best_estimator_.predict(datasets).shape == (5, 5)
+    scores = cross_val_score(search.best_estimator_, datasets, y, cv=LeaveOneOut())
+    assert np.isfinite(scores).all()
+    assert len(passes) == 5
+    parallel = cross_val_score(
+        pipe.set_params(select__k=-1.0), datasets, y, cv=3, n_jobs=2
+    )
+    assert_allclose(parallel, cross_val_score(pipe, datasets, y, cv=3))
+    # a changed dataset is another dataset
+    search.best_estimator_.predict([datasets[0][::-1].copy()])
+    assert len(passes) == 6
+
+
+def test_memory_repeats_warnings(datasets, tmp_path):
+    bad = datasets[0] / 255
+    bad[2] = np.nan
+    embedder = small(memory=str(tmp_path), on_error="skip").fit(datasets)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="Skipped 1 images"):
+            embedder.transform([bad])
+
+
+def test_progress(datasets, capsys):
+    small(verbose=1).fit_transform(datasets)
+    assert "48/" in capsys.readouterr().err.replace(" images", "/")
+
+
+def test_mean_streams_in_constant_memory():
+    """A dataset much larger than what is ever held at once."""
+    held = []
+
+    class Stream:
+        def __iter__(self):
+            for i in range(700):
+                held.append(1)
+                yield np.full((16, 16), i % 256, np.uint8)
+
+    seen = []
+
+    def batches():
+        from sklearn_p2l.datasets import image_batches
+
+        for batch in image_batches(Stream(), 32):
+            seen.append(len(held))
+            yield np.stack(batch).reshape(len(batch), -1).astype(np.float32)
+
+    mean = _summary.summarize(batches(), "mean", 0.1)
+    assert_allclose(mean, np.full(768, np.mean(np.arange(700) % 256)))
+    assert seen == [*range(32, 700, 32), 700]
+
+
+@pytest.mark.parametrize(
+    "name, width, layer",
+    [
+        ("squeezenet1_1", 512, "classifier.0"),
+        ("mobilenet_v3_small", 1024, "classifier.2"),
+        ("resnet18", 512, "flatten"),
+        ("shufflenet_v2_x0_5", 1024, "mean"),
+    ],
+)
+def test_torchvision_networks(name, width, layer, datasets):
+    embedder = DatasetEmbedder(name, weights=None, image_size=64, random_state=0)
+    vectors = embedder.fit_transform(datasets[:2])
+    assert vectors.shape == (2, width) and embedder.layer_ == layer
+
+
+@pytest.mark.slow
+def test_vgg16_gives_fc7_after_relu_without_dropout(rng):
+    images = rng.integers(0, 256, size=(2, 40, 40, 3), dtype=np.uint8)
+    embedder = DatasetEmbedder(
+        "vgg16", weights=None, random_state=0, precision="float32"
+    )
+    vectors = embedder.fit_transform([images])
+    assert vectors.shape == (1, 4096) and (vectors >= 0).all()
+    network = networks.open_network("vgg16", weights=None, seed=embedder.seed_)
+    model, batch = network.model.eval(), network.preprocess(images)
+    assert batch.shape == (2, 3, 224, 224)
+    with torch.inference_mode():
+        x = model.avgpool(model.features(network._normalize(batch))).flatten(1)
+        fc7 = torch.relu(model.classifier[3](torch.relu(model.classifier[0](x))))
+    expected = fc7.double().mean(dim=0)
+    assert_allclose(vectors[0], expected / expected.sum(), atol=1e-7)
+
+
+def test_named_weights_come_from_torchvisions_folder(monkeypatch, tmp_path, datasets):
+    """torchvision looks for its file before it downloads; a stand-in lies there."""
+    import torchvision
+
+    known = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+    network = networks.open_network("squeezenet1_1", weights=None, seed=4)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    file = folder / known.url.rpartition("/")[2]
+    torch.save(network.model.state_dict(), file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    arguments = {"image_size": 64, "precision": "float32"}
+    named = DatasetEmbedder("squeezenet1_1", **arguments).fit(datasets)
+    by_path = DatasetEmbedder("squeezenet1_1", weights=file, **arguments).fit(datasets)
+    assert named.fingerprint_ == by_path.fingerprint_
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, file, bound",
+    [
+        ("squeezenet1_1", "squeezenet1_1", 0.02),
+        ("mobilenet_v2", "mobilenet_v2_features", 0.1),
+    ],
+)
+def test_precision_on_real_images(name, file, bound):
+    """The documented error of bfloat16, against what tells datasets apart."""
+    weights = real_file("models", f"{file}.safetensors")
+    kinds = ["grocery_fruit", "grocery_vegetables", "omniglot_chars", "scenes15"]
+    datasets = [real_images(kind)[0][:64] for kind in kinds]
+    exact, rough = (
+        DatasetEmbedder(name, weights=weights, precision=p).fit_transform(datasets)
+        for p in ("float32", "bfloat16")
+    )
+    error = np.abs(np.asarray(exact) - np.asarray(rough)).sum(axis=1)
+    assert (error > 0).all() and (error < bound).all()
+    D = pairwise_divergence(exact, metric="js")
+    np.fill_diagonal(D, np.inf)
+    # fruit and vegetables of one shop are nearest to each other
+    assert D[0].argmin() == 1 and D[1].argmin() == 0
+    rough = pairwise_divergence(rough, metric="js")
+    np.fill_diagonal(rough, np.inf)
+    assert_array_equal(rough.argsort(axis=1), D.argsort(axis=1))
+
+
+@pytest.mark.slow
+def test_real_folder_of_photos():
+    weights = real_file("models", "squeezenet1_1.safetensors")
+    folder = real_file("data", "folders", "clothing")
+    embedder = DatasetEmbedder("squeezenet1_1", weights=weights, image_size=96)
+    kinds = ["clothing", "omniglot_chars", "scenes15"]
+    others = [real_images(kind)[0][:100] for kind in kinds]
+    vectors = embedder.fit_transform([folder, *others])
+    D = pairwise_divergence(vectors[:1], vectors[1:])[0]
+    assert kinds[int(D.argmin())] == "clothing"

@@ -1,0 +1,562 @@
+import functools
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from conftest import real_file, real_images
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from safetensors.numpy import load_file
+from scipy.special import softmax
+from sklearn import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from sklearn_p2l import (
+    DatasetEmbedder,
+    FineTuner,
+    Source,
+    SourceCatalog,
+    SourceSelector,
+    networks,
+)
+from sklearn_p2l.datasets import load_small_tasks
+from sklearn_p2l.networks import training
+
+SETTINGS = dict(image_size=16, epochs=2, random_state=0)
+scratch = functools.partial(FineTuner, source=None, backbone="small_resnet", **SETTINGS)
+
+
+def make_embedder():
+    return DatasetEmbedder("small_resnet", weights=None, image_size=16, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """Two real sources, trained: digits and the edges of a photograph."""
+    folder = tmp_path_factory.mktemp("zoo")
+    tasks = load_small_tasks().sources
+    sources = []
+    for name in ("digits_0_to_4", "flower_edges"):
+        X, y = tasks[name].images, tasks[name].labels
+        tuner = scratch(epochs=10, learning_rate=0.05).fit(X, y)
+        vector = make_embedder().fit_transform([X])
+        path = folder / f"{name}.safetensors"
+        sources.append(tuner.to_source(name, embedding=vector, checkpoint=path))
+    return SourceCatalog(sources)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    task = load_small_tasks().held_out_targets["digits_5_to_9"]
+    return task.images, task.labels, task.test_images, task.test_labels
+
+
+def state_of(network):
+    return {k: v.clone() for k, v in network.model.state_dict().items()}
+
+
+def test_learns(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch(learning_rate=0.05, epochs=6, batch_size=4).fit(X[:20], y[:20])
+    assert tuner.score(X[20:], y[20:]) == 1
+    assert tuner.source_ is None and tuner.ranking_ is None
+    assert [h["epoch"] for h in tuner.history_] == [1, 2, 3, 4, 5, 6]
+    losses = [h["train_loss"] for h in tuner.history_]
+    assert losses[-1] < losses[0] / 2
+    rates = [h["learning_rate"] for h in tuner.history_]
+    assert_allclose(rates, np.repeat([5e-2, 5e-3, 5e-4], 2))  # a step each third
+
+
+def test_outputs(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch().fit(X, y)
+    proba, margin = tuner.predict_proba(X), tuner.decision_function(X)
+    assert proba.shape == (40, 2) and margin.shape == (40,)
+    assert_allclose(proba.sum(axis=1), 1)
+    assert_allclose(proba[:, 1], 1 / (1 + np.exp(-margin)), rtol=1e-5)
+    assert_array_equal(tuner.classes_, ["dark", "light"])
+    assert_array_equal(tuner.predict(X), tuner.classes_[proba.argmax(axis=1)])
+    y3 = np.arange(40) % 3
+    tuner = scratch().fit(X, y3)
+    assert tuner.decision_function(X).shape == (40, 3)
+    expected = softmax(tuner.decision_function(X), axis=1)
+    assert_allclose(tuner.predict_proba(X), expected)
+
+
+def test_same_results_in_every_form_of_images(dark_and_light, tmp_path):
+    X, y = dark_and_light
+    paths = []
+    for i, image in enumerate(X):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    expected = scratch().fit(X, y).predict_proba(X)
+    for form in (
+        X / 255,
+        list(X),
+        paths,
+        [str(p) for p in paths],
+        np.array(paths, str),
+    ):
+        assert_array_equal(scratch().fit(form, y).predict_proba(form), expected)
+    mixed = [np.pad(X[0], ((0, 5), (0, 0), (0, 0))), *X[1:]]
+    assert scratch().fit(mixed, y).predict(mixed).shape == (40,)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 7]),
+        np.array([-1.0, 2.0]),
+        np.array(["a", "b"], dtype=object),
+        np.array([True, False]),
+    ],
+    ids=lambda labels: labels.dtype.name,
+)
+def test_labels_of_any_type(dark_and_light, labels):
+    X, y = dark_and_light
+    tuner = scratch(learning_rate=0.05, epochs=6)
+    y = labels[(y == "light").astype(int)]
+    tuner.fit(X, y)
+    assert tuner.predict(X).dtype == labels.dtype
+    assert_array_equal(tuner.predict(X), y)
+    assert set(tuner.fit(X, y.tolist()).classes_) == set(labels.tolist())
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+def test_hundred_classes_and_classes_of_one(rng):
+    X = rng.integers(0, 256, size=(130, 16, 16), dtype=np.uint8)
+    y = np.concatenate([np.arange(100), rng.integers(0, 10, 30)])
+    tuner = scratch(early_stopping=True, validation_fraction=0.3).fit(X, y)
+    assert tuner.predict_proba(X).shape == (130, 100)
+    assert "validation_score" in tuner.history_[0]
+    every_class_once = scratch(early_stopping=True).fit(X[:100], y[:100])
+    assert "validation_loss" not in every_class_once.history_[0]
+
+
+@pytest.mark.parametrize("n", [2, 3, 33])
+def test_no_batch_of_one(dark_and_light, n):
+    X, y = dark_and_light
+    y = np.arange(n) % 2
+    for batch_size in (1, 2, 32):
+        assert scratch(batch_size=batch_size).fit(X[:n], y).predict(X[:n]).shape == (n,)
+
+
+def test_deterministic_and_leaves_global_state_alone(dark_and_light):
+    X, y = dark_and_light
+    torch.manual_seed(7), np.random.seed(7)  # noqa: NPY002
+    legacy = np.random.get_state()[1]  # noqa: NPY002
+    before = torch.get_rng_state(), torch.get_num_threads(), legacy
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    one = scratch(augment="flip").fit(X, y)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+    assert_array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
+    assert flags == (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    assert torch.is_grad_enabled()
+    torch.manual_seed(8)
+    other = scratch(augment="flip").fit(X, y)
+    for key in one.weights_:
+        assert_array_equal(one.weights_[key], other.weights_[key])
+    different = scratch(augment="flip", random_state=1).fit(X, y)
+    assert not np.array_equal(
+        one.weights_["fc.weight"], different.weights_["fc.weight"]
+    )
+
+
+def test_head_and_body_learning_rates(zoo, dark_and_light, monkeypatch):
+    """One step of plain gradient descent moves each part by its rate times gradient."""
+    X, y = dark_and_light
+    plain = dict(
+        sources=zoo,
+        source="digits_0_to_4",
+        momentum=0.0,
+        weight_decay=0.0,
+        batch_size=40,
+        **{**SETTINGS, "epochs": 2},
+    )
+    # The last layer starts at zero, so it takes a second step to move the body.
+    start = FineTuner(**plain, body_learning_rate_multiplier=0).fit(X, y).weights_
+    before = load_file(zoo["digits_0_to_4"].checkpoint)
+    for key in before:
+        if not key.startswith("fc."):
+            assert_array_equal(start[key], before[key], err_msg=key)  # all of it frozen
+    moved = {}
+    for multiplier in (0.1, 0.2):
+        tuner = FineTuner(**plain, body_learning_rate_multiplier=multiplier).fit(X, y)
+        key = "body.0.weight"
+        moved[multiplier] = tuner.weights_[key] - before[key]
+        head = tuner.weights_["fc.weight"]
+        assert np.abs(head).max() > 0 and head.shape == (2, 64)
+    assert np.abs(moved[0.1]).max() > 0
+    assert_allclose(moved[0.2], 2 * moved[0.1], atol=1e-6)
+
+
+def test_random_weights_learn_at_the_full_rate(dark_and_light):
+    X, y = dark_and_light
+    low = scratch(body_learning_rate_multiplier=0.0).fit(X, y)
+    high = scratch(body_learning_rate_multiplier=1.0).fit(X, y)
+    assert_array_equal(low.weights_["body.0.weight"], high.weights_["body.0.weight"])
+
+
+def test_transfer_from_a_related_source_helps(zoo):
+    task = load_small_tasks().training_targets["digits"]  # other samples
+    few, known = task.labels < 5, task.test_labels < 5
+    X, y, X_test, y_test = (
+        task.images[few][:20],
+        task.labels[few][:20],
+        task.test_images[known],
+        task.test_labels[known],
+    )
+    settings = {**SETTINGS, "epochs": 20, "learning_rate": 0.05, "batch_size": 8}
+    scores = {
+        source: FineTuner(sources=zoo, source=source, **settings)
+        .fit(X, y)
+        .score(X_test, y_test)
+        for source in (None, *zoo.names)
+    }
+    assert scores["digits_0_to_4"] > scores["flower_edges"]
+    assert scores["digits_0_to_4"] > scores[None]
+
+
+def test_the_selector_chooses(zoo, digits):
+    X, y, *_ = digits
+    pipe = make_pipeline(make_embedder(), SourceSelector(zoo, k=-5.0))
+    # an unfitted selector with a number for k needs no training targets
+    tuner = FineTuner(pipe, zoo, **SETTINGS).fit(X, y)
+    assert tuner.source_ == "digits_0_to_4"
+    assert_array_equal(tuner.ranking_, zoo.names)
+    assert not hasattr(pipe[-1], "k_")
+    fitted = clone(pipe).fit([X])
+    frozen = FineTuner(FrozenEstimator(fitted), zoo, **SETTINGS).fit(X, y)
+    assert_array_equal(frozen.predict_proba(X), tuner.predict_proba(X))
+    forced = FineTuner(fitted, zoo, source="flower_edges", **SETTINGS).fit(X, y)
+    assert forced.source_ == "flower_edges" and forced.ranking_ is None
+    none = FineTuner(fitted, zoo, source=None, **SETTINGS).fit(X, y)
+    assert none.source_ is None  # the architecture is the one that all sources share
+    unlearned = make_pipeline(make_embedder(), SourceSelector(zoo))
+    with pytest.raises(ValueError, match="y must be given to learn k"):
+        FineTuner(unlearned, zoo, **SETTINGS).fit(X, y)
+
+
+def test_model_selection(zoo, digits):
+    X, y, *_ = digits
+    pipe = make_pipeline(make_embedder(), SourceSelector(zoo, k=-5.0))
+    tuner = FineTuner(pipe, zoo, **SETTINGS)
+    grid = {"learning_rate": [0.05, 1e-5], "selector__sourceselector__k": [-5.0, 5.0]}
+    search = GridSearchCV(tuner, grid, cv=2, error_score="raise").fit(list(X), y)
+    assert search.best_params_["learning_rate"] == 0.05
+    expected = {-5.0: "digits_0_to_4", 5.0: "flower_edges"}
+    k = search.best_params_["selector__sourceselector__k"]
+    assert search.best_estimator_.source_ == expected[k]
+    frozen = FineTuner(FrozenEstimator(pipe.fit([X])), zoo, **SETTINGS)
+    scores = cross_val_score(frozen, X, y, cv=2, n_jobs=2, error_score="raise")
+    assert scores.shape == (2,)
+    other = make_pipeline(make_embedder(), SourceSelector(zoo, k=5.0)).fit([X])
+    grid = {"selector": [FrozenEstimator(pipe), FrozenEstimator(other)]}
+    search = GridSearchCV(frozen, grid, cv=2, error_score="raise").fit(X, y)
+    assert search.best_estimator_.source_ in zoo.names
+    unfitted = FrozenEstimator(clone(pipe))
+    with pytest.raises(NotFittedError, match="fitted before it is frozen"):
+        FineTuner(unfitted, zoo, **SETTINGS).fit(X, y)
+
+
+def test_persistence_in_a_fresh_process(zoo, digits, tmp_path):
+    X, y, *_ = digits
+    tuner = FineTuner(sources=zoo, source="digits_0_to_4", **SETTINGS).fit(X, y)
+    joblib.dump((tuner, X), tmp_path / "tuner.joblib")
+    code = (
+        "import sys, joblib, numpy; t, X = joblib.load(sys.argv[1]);"
+        "assert 'torch' not in sys.modules; numpy.save(sys.argv[2], t.predict_proba(X))"
+    )
+    out = tmp_path / "p.npy"
+    command = [sys.executable, "-c", code, tmp_path / "tuner.joblib", out]
+    subprocess.run(command, check=True)
+    assert_array_equal(np.load(out), tuner.predict_proba(X))
+    assert all(isinstance(w, np.ndarray) for w in tuner.weights_.values())
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_interrupted_training_is_not_lost(dark_and_light, monkeypatch, early_stopping):
+    X, y = dark_and_light
+    batches = training._shuffled_batches
+    calls = []
+
+    def interrupt(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return batches(*args)
+
+    monkeypatch.setattr(training, "_shuffled_batches", interrupt)
+    tuner = scratch(epochs=10, learning_rate=0.05, early_stopping=early_stopping)
+    with pytest.warns(ConvergenceWarning, match="after 3 of 10 epochs"):
+        tuner.fit(X, y)
+    assert len(tuner.history_) == 3
+    monkeypatch.undo()
+    if not early_stopping:
+        # as if it had been asked for three epochs with the same schedule
+        three = scratch(epochs=3, learning_rate=0.05, step_size=1.0).fit(X, y)
+        assert_array_equal(tuner.predict_proba(X), three.predict_proba(X))
+    assert tuner.predict(X).shape == (40,)
+
+
+def test_early_stopping_returns_to_the_best_epoch(dark_and_light, rng):
+    X, y = dark_and_light
+    noise = rng.permutation(y)  # nothing to learn, so validation soon gets worse
+    settings = dict(learning_rate=0.1, gamma=1.0, early_stopping=True)
+    tuner = scratch(epochs=40, n_iter_no_change=3, validation_fraction=0.3, **settings)
+    tuner.fit(X, noise)
+    losses = [h["validation_loss"] for h in tuner.history_]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 3 < 40
+    again = scratch(
+        epochs=best + 1, n_iter_no_change=3, validation_fraction=0.3, **settings
+    )
+    again.fit(X, noise)
+    assert_array_equal(tuner.predict_proba(X), again.predict_proba(X))
+
+
+def test_class_weight():
+    """Of equal images only the weighted shares of the classes can be learned."""
+    X = np.full((60, 16, 16), 100, np.uint8)
+    y = np.repeat([0, 1], [50, 10])
+    settings = dict(epochs=30, batch_size=60, learning_rate=0.1, step_size=1.0)
+    tuners = {
+        str(weight): scratch(class_weight=weight, **settings).fit(X, y)
+        for weight in (None, "balanced", {0: 1.0, 1: 5.0})
+    }
+    share = {name: t.predict_proba(X)[:, 1].mean() for name, t in tuners.items()}
+    assert_allclose(share["None"], 10 / 60, atol=0.02)
+    assert_allclose(share["balanced"], 0.5, atol=0.02)
+    # the loss is normalised by the weights, so only their ratio counts
+    one, other = (tuners[name] for name in ("balanced", "{0: 1.0, 1: 5.0}"))
+    assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_multilabel(dark_and_light, sparse):
+    X, y = dark_and_light
+    Y = np.column_stack([y == "dark", y == "light", np.zeros(40, bool)]).astype(int)
+    given = Y
+    if sparse:
+        given = pytest.importorskip("scipy.sparse").csr_array(Y)
+    tuner = scratch(epochs=8, learning_rate=0.1, early_stopping=not sparse).fit(
+        X, given
+    )
+    proba = tuner.predict_proba(X)
+    assert proba.shape == (40, 3) and tuner.predict(X).shape == (40, 3)
+    assert_array_equal(tuner.predict(X), proba > 0.5)
+    expected = average_precision_score(Y, proba, average="micro")
+    assert_allclose(tuner.score(X, Y), expected)
+    assert expected > 0.9
+    with pytest.raises(ValueError, match="class_weight must be None"):
+        scratch(class_weight="balanced").fit(X, Y)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "auto"])
+def test_mixed_precision_learns_the_same(dark_and_light, precision):
+    X, y = dark_and_light
+    settings = dict(learning_rate=0.05, epochs=6)
+    rough = scratch(precision=precision, **settings).fit(X, y)
+    exact = scratch(**settings).fit(X, y)
+    assert_allclose(rough.predict_proba(X), exact.predict_proba(X), atol=0.1)
+    assert all(
+        w.dtype == np.float32 for k, w in rough.weights_.items() if "num" not in k
+    )
+
+
+def test_augmentation(rng):
+    torch.manual_seed(0)
+    batch = torch.from_numpy(rng.integers(0, 256, (64, 3, 16, 16), dtype=np.uint8))
+    assert training._augment(batch, None) is batch
+    shifted = training._augment(batch, "shift")
+    assert shifted.shape == batch.shape and shifted.dtype == torch.uint8
+    inner = shifted[..., 4:12, 4:12]
+    places = [
+        (top, left)
+        for top in range(2, 7)
+        for left in range(2, 7)
+        if torch.equal(inner, batch[..., top : top + 8, left : left + 8])
+    ]
+    assert len(places) == 1
+    constant = (
+        torch.arange(64, dtype=torch.uint8).view(64, 1, 1, 1).expand(64, 3, 16, 16)
+    )
+    assert torch.equal(training._augment(constant, "flip"), constant)
+
+
+def test_to_source_and_back(zoo, digits, tmp_path):
+    X, y, *_ = digits
+    source = zoo["digits_0_to_4"]
+    assert (source.size, source.n_classes, source.architecture) == (
+        300,
+        5,
+        "small_resnet",
+    )
+    assert zoo.fingerprint == make_embedder().fit([X]).fingerprint_
+    tuner = FineTuner(sources=zoo, source="digits_0_to_4", **SETTINGS).fit(X, y)
+    path = tmp_path / "new" / "five.safetensors"
+    made = tuner.to_source(
+        "five", embedding=zoo["digits_0_to_4"].embedding, checkpoint=path, size=7
+    )
+    assert made.size == 7 and made.n_classes == 5 and made.fingerprint is None
+    stored = load_file(path)
+    assert stored.keys() == tuner.weights_.keys()
+    for key, value in stored.items():
+        assert_array_equal(value, tuner.weights_[key])
+    grown = zoo.append(made)
+    assert (
+        FineTuner(sources=grown, source="five", **SETTINGS).fit(X, y).source_ == "five"
+    )
+    grown.save(tmp_path / "zoo")
+    loaded = SourceCatalog.load(tmp_path / "zoo")
+    one, other = (
+        FineTuner(sources=s, source="five", **SETTINGS).fit(X, y)
+        for s in (grown, loaded)
+    )
+    assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    with pytest.raises(ValueError, match="ending in '.safetensors'"):
+        tuner.to_source("x", embedding=[1.0], checkpoint=tmp_path / "x.pt")
+    with pytest.raises(NotFittedError):
+        scratch().to_source("x", embedding=[1.0], checkpoint=tmp_path / "x.safetensors")
+
+
+def test_mismatch_of_architecture_and_checkpoint(zoo, digits):
+    X, y, *_ = digits
+    wrong = SourceCatalog.from_arrays(
+        [[1.0]],
+        sizes=[1],
+        names=["a"],
+        architectures="resnet18",
+        checkpoints=[zoo["digits_0_to_4"].checkpoint],
+    )
+    with pytest.raises(
+        ValueError, match="missing: bn1.bias.*unexpected: body.0.weight"
+    ):
+        FineTuner(sources=wrong, source="a", **SETTINGS).fit(X, y)
+
+
+def test_fine_tuning_a_torchvision_network(dark_and_light, tmp_path):
+    X, y = dark_and_light
+    first = scratch(backbone="resnet18", image_size=32).fit(X, y)
+    source = first.to_source(
+        "r18", embedding=[1.0], checkpoint=tmp_path / "r18.safetensors"
+    )
+    tuner = FineTuner(sources=SourceCatalog([source]), source="r18", epochs=1)
+    tuner.fit(X, y)
+    assert tuner.image_size_ == 32  # as the checkpoint says
+    assert tuner.predict(X).shape == (40,)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(), "selector must be given.*source=None for random"),
+        (dict(source="a"), "sources must be a SourceCatalog"),
+        (dict(source=None), "backbone must be given for random weights"),
+        (dict(source="zebra", zoo=True), "must be in the catalog, got 'zebra'"),
+        (dict(source="bare", bare=True), "must have a checkpoint"),
+        (dict(source=None, backbone="resnet19"), "did you mean"),
+        (dict(source=None, backbone="small_resnet", device="tpu9"), "device must be"),
+    ],
+)
+def test_nothing_to_start_from(arguments, message, zoo, digits):
+    X, y, *_ = digits
+    if arguments.pop("zoo", False):
+        arguments = arguments | {"sources": zoo}
+    if arguments.pop("bare", False):
+        bare = SourceCatalog([Source("bare", size=1, embedding=[1.0])])
+        arguments = arguments | {"sources": bare}
+    with pytest.raises(ValueError, match=message):
+        FineTuner(**arguments).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "y, message",
+    [
+        (np.zeros(40), "at least two classes, got one"),
+        (np.zeros(39), "inconsistent numbers of samples"),
+        (np.linspace(0, 1, 40), "Unknown label type: continuous"),
+        (np.full(40, np.nan), "NaN"),
+        (None, "requires y to be passed"),
+    ],
+)
+def test_bad_labels(dark_and_light, y, message):
+    X, _ = dark_and_light
+    with pytest.raises(ValueError, match=message):
+        scratch().fit(X, y)
+
+
+def test_bad_images_are_named(dark_and_light):
+    X, y = dark_and_light
+    bad = X / 255
+    bad[11, 3, 3, 0] = np.nan
+    with pytest.raises(ValueError, match="image 11 must be finite"):
+        scratch().fit(bad, y)
+    tuner = scratch().fit(X, y)
+    with pytest.raises(ValueError, match="image 11 must be finite"):
+        tuner.predict(bad)
+
+
+def test_divergence_of_training_is_an_error(dark_and_light):
+    X, y = dark_and_light
+    with pytest.raises(ValueError, match="diverged.*smaller learning_rate"):
+        scratch(learning_rate=1e20, epochs=5).fit(X, y)
+
+
+def test_unfitted():
+    for method in ("predict", "predict_proba", "decision_function"):
+        with pytest.raises(NotFittedError):
+            getattr(scratch(), method)(np.zeros((2, 16, 16), np.uint8))
+    with pytest.raises(NotFittedError):
+        scratch().score(np.zeros((2, 16, 16), np.uint8), [0, 1])
+
+
+def test_progress(dark_and_light, capsys):
+    X, y = dark_and_light
+    scratch(verbose=1).fit(X, y)
+    assert "training from random weights" in capsys.readouterr().err
+
+
+def test_large_inputs_go_to_a_file(dark_and_light, monkeypatch):
+    X, y = dark_and_light
+    expected = scratch().fit(X, y).predict_proba(X)
+    monkeypatch.setattr(training, "_IN_MEMORY_BYTES", 1000)
+    network = networks.open_network("small_resnet", weights=None, image_size=16)
+    inputs = networks.prepare(network, iter([X]), 40)
+    assert isinstance(inputs.numpy().base, (np.memmap, torch.Tensor))
+    assert_array_equal(scratch().fit(X, y).predict_proba(X), expected)
+
+
+@pytest.mark.slow
+def test_imagenet_beats_no_transfer_on_vegetables():
+    """Real photographs: 220 of 22 kinds of vegetables, from a real ImageNet network."""
+    X, y, _ = real_images("grocery_vegetables")
+    source = Source(
+        "imagenet",
+        size=1_281_167,
+        embedding=[1.0],
+        checkpoint=real_file("models", "squeezenet1_1.safetensors"),
+        architecture="squeezenet1_1",
+        n_classes=1000,
+    )
+    settings = dict(
+        sources=SourceCatalog([source]),
+        image_size=64,
+        epochs=10,
+        learning_rate=0.002,
+        random_state=0,
+    )
+    order = np.random.default_rng(0).permutation(len(X))
+    train, test = order[:220], order[220:520]
+    related = FineTuner(source="imagenet", **settings).fit(X[train], y[train])
+    none = FineTuner(source=None, **settings).fit(X[train], y[train])
+    assert related.score(X[test], y[test]) > 0.5
+    assert related.score(X[test], y[test]) > none.score(X[test], y[test]) + 0.2
