@@ -327,7 +327,7 @@ def test_class_weight():
     """Of equal images only the weighted shares of the classes can be learned."""
     X = np.full((60, 16, 16), 100, np.uint8)
     y = np.repeat([0, 1], [50, 10])
-    settings = dict(epochs=30, batch_size=60, learning_rate=0.1, step_size=1.0)
+    settings = dict(epochs=30, batch_size=20, learning_rate=0.1)
     tuners = {
         str(weight): scratch(class_weight=weight, **settings).fit(X, y)
         for weight in (None, "balanced", {0: 1.0, 1: 5.0})
