@@ -6,15 +6,16 @@ better sources. Cells that are NaN in `y_true` were not measured and are skipped
 target with fewer than two measured sources says nothing about a ranking and is left
 out. Functions named ``*_score`` are better when higher, ``*_loss`` when lower.
 
-The scorers (``*_scorer``) serve as ``scoring=`` in scikit-learn's model selection.
+The scorers (``*_scorer``) serve as ``scoring=`` in scikit-learn's model selection;
+those of a loss return it negated, so that higher is better.
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 from scipy.stats import rankdata, weightedtau
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import make_scorer
 from sklearn.utils import check_array
 from sklearn.utils.validation import _check_sample_weight
 
@@ -271,19 +272,18 @@ def weighted_tau_score(y_true, y_score, *, sample_weight=None, average="mean"):
     return _over_targets(tau, y_true, y_score, sample_weight, average)
 
 
-spearman_scorer = make_scorer(spearman_score, response_method="decision_function")
-top_accuracy_scorer = make_scorer(
-    top_accuracy_score, response_method="decision_function"
-)
-picks_to_best_scorer = make_scorer(
-    picks_to_best_loss, response_method="decision_function", greater_is_better=False
-)
-regret_scorer = make_scorer(
-    regret_loss, response_method="decision_function", greater_is_better=False
-)
-weighted_tau_scorer = make_scorer(
-    weighted_tau_score, response_method="decision_function"
-)
+def _score_ranking(metric, sign, estimator, X, y, sample_weight=None):
+    E = estimator.decision_function(X)
+    return sign * metric(y, E, sample_weight=sample_weight)
+
+
+# Until 1.9, scorers of sklearn.metrics.make_scorer ask for the decision_function of
+# classifiers and outlier detectors only, which a selector is neither of.
+spearman_scorer = partial(_score_ranking, spearman_score, 1)
+top_accuracy_scorer = partial(_score_ranking, top_accuracy_score, 1)
+picks_to_best_scorer = partial(_score_ranking, picks_to_best_loss, -1)
+regret_scorer = partial(_score_ranking, regret_loss, -1)
+weighted_tau_scorer = partial(_score_ranking, weighted_tau_score, 1)
 
 
 def keep_top(y_true, top):

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,7 +169,18 @@ def test_frames_are_matched_by_name(metric):
         metric(y_true.rename(columns={"a": "z"}), traced(E, origin=("a", "b", "c")))
 
 
-def test_scorers_are_exported():
-    for name in metrics.__all__:
-        if name.endswith("_scorer"):
-            assert "decision_function" in repr(getattr(metrics, name))
+@pytest.mark.parametrize("metric", ALL)
+def test_scorers(metric, matrices):
+    y_true, y_score = matrices
+
+    class Ranker:
+        def decision_function(self, X):
+            return y_score[X]
+
+    stem = metric.__name__.removesuffix("_score").removesuffix("_loss")
+    scorer = pickle.loads(pickle.dumps(getattr(metrics, f"{stem}_scorer")))
+    sign = -1 if metric.__name__.endswith("_loss") else 1
+    X, weight = np.arange(7), np.arange(7)
+    assert scorer(Ranker(), X, y_true[:7]) == sign * metric(y_true[:7], y_score[:7])
+    weighted = metric(y_true[:7], y_score[:7], sample_weight=weight)
+    assert scorer(Ranker(), X, y_true[:7], sample_weight=weight) == sign * weighted
