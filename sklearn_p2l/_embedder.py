@@ -300,7 +300,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             )
         if skipped:
             warnings.warn(
-                f"Skipped {len(skipped)} images that cannot be used; the first: "
+                f"Skipped {len(skipped)} image(s) that cannot be used; the first: "
                 f"{skipped[0]}",
                 UserWarning,
                 stacklevel=4,

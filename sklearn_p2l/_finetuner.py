@@ -17,7 +17,6 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.utils import (
-    assert_all_finite,
     check_array,
     check_consistent_length,
     check_random_state,
@@ -332,7 +331,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 f"Training was interrupted after {len(self.history_)} of {self.epochs} "
                 "epochs; the tuner is fitted with the weights it has reached.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return self
 
@@ -485,10 +484,14 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 "y must hold the labels of the samples, got None: this FineTuner "
                 "requires y to be passed."
             )
-        if _num_samples(X) != _num_samples(y):
-            check_consistent_length(X, y)
-        if np.asarray(y).dtype.kind == "f":
-            assert_all_finite(np.asarray(y), input_name="y")
+        _check_samples(X)
+        check_consistent_length(X, y)
+        if hasattr(y, "__array__") or isinstance(y, (list, tuple)):
+            labels = np.asarray(y, dtype=object).ravel()
+            if any(label is None or label != label for label in labels):
+                raise ValueError(
+                    "y must hold a label for every sample, got NaN or None."
+                )
         check_classification_targets(y)
         self.y_type_ = type_of_target(y, input_name="y")
         if self._multilabel:
@@ -504,7 +507,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.classes_, targets = np.unique(column_or_1d(y), return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y must have at least two classes, got one: {self.classes_[0]!r}."
+                f"y must have at least two classes, got one: {self.classes_[0]}."
             )
         return targets
 
@@ -550,7 +553,14 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                     "A grid over selectors must hold each one frozen: {'selector': "
                     "[FrozenEstimator(a), FrozenEstimator(b)]}."
                 ) from error
-            return clone(self.selector).fit([X])
+            try:
+                return clone(self.selector).fit([X])
+            except ValueError as failure:
+                raise ValueError(
+                    "selector must be fitted, or able to rank without training targets "
+                    f"(a number for its k), got: {failure} Wrap a fitted one in "
+                    "FrozenEstimator, which keeps its fit where the tuner is cloned."
+                ) from failure
         return self.selector
 
     def _open_network(self, networks, seed):
@@ -582,6 +592,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return network, backbone
 
     def _prepare(self, networks, network, X):
+        _check_samples(X)
         images = image_batches(X, self.batch_size)
         return networks.prepare(network, images, _num_samples(X))
 
@@ -647,6 +658,14 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         tags.non_deterministic = self.random_state is None
         tags.no_validation = True
         return tags
+
+
+def _check_samples(X):
+    if isinstance(X, (str, os.PathLike)):
+        raise ValueError(
+            f"X must be the samples of one target, got one path, {os.fspath(X)!r}; "
+            "pass a list with the path of each image, in the order of y."
+        )
 
 
 def _validation_part(targets, fraction, rng):

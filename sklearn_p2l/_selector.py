@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_p2l._arrays import traced
 from sklearn_p2l.catalog import (
+    Source,
     SourceCatalog,
     check_same_fingerprint,
     fingerprint_of,
@@ -85,7 +86,8 @@ class SourceSelector(BaseEstimator):
 
     k_interval_ : tuple of float
         The widest interval of best weights around `k_`; infinite ends where nothing
-        bounds it. Only if k was learned.
+        bounds it, and then `k_` is -1 if that is inside, else a step beyond the other
+        end. Only if k was learned.
 
     k_curve_ : ndarray of shape (n_intervals, 3)
         Left end, right end and mean Spearman correlation of every interval of k, in
@@ -187,7 +189,8 @@ class SourceSelector(BaseEstimator):
         y : array-like or DataFrame of shape (n_targets, n_sources), default=None
             Measured improvements I(t, s), higher is better; NaN where not measured.
             Columns of a DataFrame are matched to the sources by name, and sources
-            without a column were not measured. Ignored where `k` is a number.
+            without a column were not measured; rows are those of `X`, in its order.
+            Ignored where `k` is a number.
 
         Returns
         -------
@@ -395,6 +398,15 @@ def _as_catalog(sources, sizes, X, fingerprint):
     None stands for the rows of X. Rows of a DataFrame are named by its index, rows of
     an array by their position.
     """
+    if (
+        isinstance(sources, (list, tuple))
+        and sources
+        and isinstance(sources[0], Source)
+    ):
+        raise ValueError(
+            "sources must be a SourceCatalog or an array, got a list of Source; pass "
+            "SourceCatalog(sources)."
+        )
     if isinstance(sources, SourceCatalog):
         if sizes is not None:
             raise ValueError(
@@ -479,7 +491,7 @@ def _sweep(size_term, divergence_term, y):
             f"two measured sources of different improvement): rows {dropped[:10]}"
             f"{'...' if len(dropped) > 10 else ''}.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     rows = [(size_term[i], divergence_term[i], y[i]) for i in judged]
     n_known = (~np.isnan(y[judged])).sum(axis=1)
@@ -533,14 +545,15 @@ def _steps(size_term, divergence_term, y):
 
 
 def _representative(left, right):
-    """The middle of an interval; one step beyond its end if it has only one."""
+    """The middle of an interval; of one without bounds -1, or a step beyond its end."""
     with np.errstate(invalid="ignore"):
         step_down = right - np.maximum(1.0, np.abs(right))
         step_up = left + np.maximum(1.0, np.abs(left))
         middle = left + (right - left) / 2
     middle = np.where(np.isinf(left), step_down, middle)
     middle = np.where(np.isinf(right), step_up, middle)
-    return np.where(np.isinf(left) & np.isinf(right), -1.0, middle)
+    unbounded = np.isinf(left) | np.isinf(right)
+    return np.where(unbounded & (left < -1) & (right > -1), -1.0, middle)
 
 
 def _widest_best(curve):
@@ -548,26 +561,27 @@ def _widest_best(curve):
     left, right, score = curve.T
     best = np.flatnonzero(score >= score.max() - _SCORE_RESOLUTION)
     chosen = best[np.argmax((right - left)[best])]
-    interval = (float(left[chosen]), float(right[chosen]))
-    k = float(_representative(*interval))
+    low, high = float(left[chosen]), float(right[chosen])
+    k = float(_representative(low, high))
+    notes = []
     if len(curve) == 1:
-        message = (
-            "The correlation does not depend on k, so it could not be learned and is "
-            f"set to {k:g}. Give more measured targets, or pass a number for k."
+        notes.append(
+            "The correlation does not depend on k, which is set to -1. Give more "
+            "measured targets, or pass a number for k."
         )
-    elif np.isinf(interval).any():
-        message = (
-            f"The best interval of k, {interval}, has no bound: the size of the "
-            "sources adds nothing to the divergence on these targets (are the sizes "
-            f"given?). k is set one step beyond its end, to {k:g}."
+    elif np.isinf(low) or np.isinf(high):
+        alone = "the size" if low < 0 < high else "the divergence"
+        notes.append(
+            f"The best interval of k, ({low:.4g}, {high:.4g}), has no bound: on these "
+            f"targets {alone} of the sources alone ranks them as well (are the sizes "
+            f"given?). k is set to {k:.4g}."
         )
-    elif k > 0:
-        message = (
-            f"The learned k = {k:g} is positive: on these targets, more distant "
+    if k > 0:
+        notes.append(
+            f"The learned k = {k:.4g} is positive: on these targets, more distant "
             "sources improved more. Check that y is higher for better sources, or try "
             "another metric."
         )
-    else:
-        return k, interval
-    warnings.warn(message, UserWarning, stacklevel=3)
-    return k, interval
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=4)
+    return k, (low, high)

@@ -80,7 +80,7 @@ class Source:
                 f"{np.shape(self.embedding)}."
             )
         if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", os.fspath(self.checkpoint))
+            object.__setattr__(self, "checkpoint", os.path.abspath(self.checkpoint))
         if self.n_classes is not None and (
             not isinstance(self.n_classes, Integral) or self.n_classes < 1
         ):
@@ -573,7 +573,7 @@ class SourceCatalog:
             detail = {key: record[key] for key in _DETAILS}
             if detail["checkpoint"] is not None:
                 # Joining keeps an absolute path as it is.
-                detail["checkpoint"] = os.fspath(folder / detail["checkpoint"])
+                detail["checkpoint"] = os.path.abspath(folder / detail["checkpoint"])
             details.append(detail)
         return cls._make(
             names=[record["name"] for record in content["sources"]],
@@ -589,8 +589,8 @@ def check_same_fingerprint(given, expected, what):
     if given is not None and expected is not None and given != expected:
         raise ValueError(
             f"{what} must come from the same reference network as the catalog, "
-            f"{expected!r}, got {given!r}; embed all datasets with one fitted "
-            "DatasetEmbedder."
+            f"{expected!r}, got {given!r}; embed all datasets with the same backbone, "
+            "weights, layer, summary and image_size."
         )
 
 
@@ -631,14 +631,14 @@ def _check_sizes(sizes):
     sizes = np.array(sizes)
     if sizes.ndim != 1 or sizes.dtype.kind not in "iuf":
         raise ValueError(
-            "sizes must be positive numbers, one per source, got an array of "
-            f"{sizes.dtype} of shape {sizes.shape}."
+            "sizes must be positive numbers, one per source, got "
+            f"{sizes.ravel().tolist()[:5]}."
         )
     wrong = ~(np.isfinite(sizes) & (sizes > 0))
     if wrong.any():
         raise ValueError(
             "sizes must be positive and finite (numbers of training examples), got "
-            f"{sizes[wrong][0]!r}."
+            f"{sizes[wrong][0]}."
         )
     return sizes.astype(np.float64 if sizes.dtype.kind == "f" else np.int64)
 

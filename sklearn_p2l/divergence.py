@@ -152,7 +152,7 @@ def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
     >>> pairwise_divergence(T, S, metric="cityblock")
     array([[0., 1.]])
     """
-    T = _check_vectors(T, "T", metric)
+    T = _check_vectors(T, "T (targets)", metric)
     # Sources may be memory-mapped: they are checked block by block.
     S = T if S is None else check_array(S, ensure_all_finite=False, dtype="numeric")
     if T.shape[1] != S.shape[1]:
@@ -164,7 +164,7 @@ def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
     kwargs = {"epsilon": epsilon} if metric == "kl" else {}
     D = np.empty((T.shape[0], S.shape[0]))
     for block in gen_batches(S.shape[0], max(1, _BLOCK_VALUES // S.shape[1])):
-        S_block = _check_vectors(S[block], "S", metric, first_row=block.start)
+        S_block = _check_vectors(S[block], "S (sources)", metric, first_row=block.start)
         D[:, block] = _FUNCTIONS[metric](T, S_block, **kwargs)
     # Every divergence here is non-negative; round-off may fall short of that.
     return np.maximum(D, 0.0, out=D)

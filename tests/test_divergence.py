@@ -117,7 +117,9 @@ def test_negative_components(metric):
 
 @pytest.mark.parametrize("metric", sorted({"cosine", *NON_NEGATIVE}))
 def test_all_zero_vectors_are_refused(metric):
-    with pytest.raises(ValueError, match="S must not hold all-zero vectors.*row 1"):
+    with pytest.raises(
+        ValueError, match=r"S \(sources\) must not hold all-zero vectors.*row 1"
+    ):
         pairwise_divergence([[1.0, 1.0]], [[1.0, 1.0], [0.0, 0.0]], metric=metric)
 
 

@@ -140,6 +140,26 @@ def test_hundred_classes_and_classes_of_one(rng):
     assert "validation_loss" not in every_class_once.history_[0]
 
 
+@pytest.mark.parametrize(
+    "epochs, rates",
+    [(4, [1, 1, 0.1, 0.1]), (3, [1, 0.1, 0.01]), (2, [1, 0.1]), (1, [1])],
+)
+def test_step_schedule(dark_and_light, epochs, rates):
+    X, y = dark_and_light
+    tuner = scratch(epochs=epochs, learning_rate=0.01).fit(X, y)
+    measured = [h["learning_rate"] for h in tuner.history_]
+    assert_allclose(measured, np.array(rates) * 0.01)
+
+
+def test_a_folder_is_not_samples(dark_and_light, tmp_path):
+    X, y = dark_and_light
+    tuner = scratch().fit(X, y)
+    for folder in (str(tmp_path), tmp_path):
+        for call in (lambda f: scratch().fit(f, y), tuner.predict):
+            with pytest.raises(ValueError, match="pass a list with the path of each"):
+                call(folder)
+
+
 @pytest.mark.parametrize("n", [2, 3, 33])
 def test_no_batch_of_one(dark_and_light, n):
     X, y = dark_and_light
@@ -241,7 +261,7 @@ def test_the_selector_chooses(zoo, digits):
     none = FineTuner(fitted, zoo, source=None, **SETTINGS).fit(X, y)
     assert none.source_ is None  # the architecture is the one that all sources share
     unlearned = make_pipeline(make_embedder(), SourceSelector(zoo))
-    with pytest.raises(ValueError, match="y must be given to learn k"):
+    with pytest.raises(ValueError, match="y must be given to learn k.*FrozenEstimator"):
         FineTuner(unlearned, zoo, **SETTINGS).fit(X, y)
 
 
@@ -484,7 +504,8 @@ def test_nothing_to_start_from(arguments, message, zoo, digits):
         (np.zeros(40), "at least two classes, got one"),
         (np.zeros(39), "inconsistent numbers of samples"),
         (np.linspace(0, 1, 40), "Unknown label type: continuous"),
-        (np.full(40, np.nan), "NaN"),
+        (np.full(40, np.nan), "label for every sample, got NaN"),
+        ([None, *["a", "b"] * 19, "b"], "label for every sample, got NaN or None"),
         (None, "requires y to be passed"),
     ],
 )

@@ -207,7 +207,7 @@ def test_nothing_to_rank_by():
 def test_warns_when_size_adds_nothing(rng):
     S, X = rng.dirichlet(np.ones(9), 6), rng.dirichlet(np.ones(9), 4)
     y = -pairwise_divergence(X, S)
-    with pytest.warns(UserWarning, match="no bound"):
+    with pytest.warns(UserWarning, match="no bound.*the divergence of"):
         selector = SourceSelector(S, sizes=[5, 3, 8, 1, 2, 9]).fit(X, y)
     assert selector.k_interval_[0] == -np.inf
     assert selector.k_ < selector.k_interval_[1]
@@ -231,6 +231,24 @@ def test_warns_when_k_is_positive(problem):
     with pytest.warns(UserWarning, match="positive"):
         selector = SourceSelector(catalog, metric="js").fit(X, losses)
     assert selector.k_ > 0
+
+
+def test_warns_of_a_positive_k_without_bound_twice(rng):
+    S, X = rng.dirichlet(np.ones(9), 6), rng.dirichlet(np.ones(9), 4)
+    with pytest.warns(UserWarning) as caught:
+        SourceSelector(S, sizes=[5, 3, 8, 1, 2, 9]).fit(X, pairwise_divergence(X, S))
+    assert len(caught) == 2 and caught[0].filename == __file__
+    assert "no bound" in str(caught[0].message)
+    assert "positive" in str(caught[1].message)
+
+
+def test_size_alone_ranks():
+    rng = np.random.default_rng(1)
+    S, X = rng.dirichlet(np.ones(9), 6), rng.dirichlet(np.ones(9), 3)
+    sizes = np.array([5, 3, 8, 1, 2, 9])
+    selector = SourceSelector(S, sizes=sizes).fit(X, np.tile(sizes, (3, 1)))
+    low, high = selector.k_interval_
+    assert low < 0 < high and selector.score(X, sizes) == 1
 
 
 def test_targets_without_information_are_dropped(problem):
@@ -371,6 +389,8 @@ def test_vectors_of_another_network_are_refused(problem):
 
 def test_sizes_belong_to_arrays(problem):
     catalog, X, y = problem
+    with pytest.raises(ValueError, match=r"pass SourceCatalog\(sources\)"):
+        SourceSelector(list(catalog)).fit(X, y)
     with pytest.raises(ValueError, match="sizes must be None"):
         SourceSelector(catalog, sizes=[1, 2, 3, 4, 5]).fit(X, y)
     with pytest.raises(ValueError, match="sizes must have one entry"):

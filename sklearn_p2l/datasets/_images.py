@@ -98,12 +98,16 @@ def list_images(folder):
     ValueError
         If there is no such folder, or no image in it.
     """
-    folder = os.fspath(folder)
+    folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
-        what = "a file" if os.path.exists(folder) else "nothing there"
+        if os.path.exists(folder):
+            found = f"a file: {folder}; pass a list of paths for single files"
+        else:
+            found = (
+                f"nothing there: {folder}; check the path (patterns are not expanded)"
+            )
         raise ValueError(
-            f"a dataset given as a path must be a folder of images, got {what}: "
-            f"{folder}; pass a list of paths for single files."
+            f"a dataset given as a path must be a folder of images, got {found}."
         )
     paths, seen = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
@@ -337,4 +341,5 @@ def _from_pil(image, name):
 
 
 def _explain(error):
-    return f"{type(error).__name__}: {error}".rstrip(".")
+    reason = error.strerror if getattr(error, "filename", None) else str(error)
+    return f"{type(error).__name__}: {reason}".rstrip(".")

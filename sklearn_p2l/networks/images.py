@@ -235,7 +235,7 @@ def open_network(
         preprocessing = _preprocessing_of(known)
         if hasattr(model, "transform_input"):  # as torchvision does with its weights
             model.transform_input = True
-        state = known.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        state = _download(known)
         origin = str(known)
     elif state is None and weights is not None and weights != "DEFAULT":
         state, metadata = read_checkpoint(weights)
@@ -319,6 +319,16 @@ def _known_weights(backbone, weights):
             f"file or None, got {weights!r}."
         )
     return None
+
+
+def _download(known) -> dict[str, torch.Tensor]:
+    try:
+        return known.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise OSError(
+            f"the weights {known} could not be downloaded from {known.url} ({error}); "
+            "download that file elsewhere and pass weights='<its path>'."
+        ) from error
 
 
 def _preprocessing_of(weights) -> Preprocessing:

@@ -1,6 +1,7 @@
 """Fine-tuning and prediction: short functions over a network and its inputs."""
 
 import copy
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -79,7 +80,7 @@ def train(
         groups.append({"params": network.body_parameters(), "lr": body_rate})
     optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.StepLR(
-        optimizer, step_size=max(1, round(step_size * epochs)), gamma=gamma
+        optimizer, step_size=math.ceil(step_size * epochs - 1e-9), gamma=gamma
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     history, best, interrupted = [], None, False
