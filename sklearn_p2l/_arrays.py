@@ -8,20 +8,25 @@ class TracedArray(np.ndarray):
 
     Vectors of different reference networks have the same look, and so have scores of
     differently ordered sources; mixing them up would give a wrong ranking without any
-    error. So vectors carry the fingerprint of their reference network, and scores the
-    names of their columns, through slicing, copying, pickling and pipelines.
+    error. So vectors carry the fingerprint of their reference network (a str, which
+    parts of the array keep), and scores the names of their columns (a tuple, which
+    parts do not keep: they may be other columns). Pickles keep both.
 
     Examples
     --------
-    >>> from sklearn_p2l._arrays import traced
-    >>> traced([[1.0, 2.0]], origin="vgg16")[:, 1:].origin
+    >>> from sklearn_p2l._arrays import TracedArray
+    >>> TracedArray([[1.0, 2.0]], origin="vgg16")[:, 1:].origin
     'vgg16'
     """
 
-    origin = None
+    def __new__(cls, array, origin=None):
+        traced = np.asarray(array).view(cls)
+        traced.origin = origin
+        return traced
 
     def __array_finalize__(self, obj):
-        self.origin = getattr(obj, "origin", None)
+        origin = getattr(obj, "origin", None)
+        self.origin = origin if isinstance(origin, str) else None
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
         # Computed values (sums, means, ...) are no longer what was traced.
@@ -29,11 +34,4 @@ class TracedArray(np.ndarray):
         return array[()] if return_scalar or array.ndim == 0 else array
 
     def __reduce__(self):
-        return traced, (np.asarray(self), self.origin)
-
-
-def traced(array, origin):
-    """Return `array` as an ndarray that carries `origin`."""
-    array = np.asarray(array).view(TracedArray)
-    array.origin = origin
-    return array
+        return type(self), (np.asarray(self), self.origin)

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted, check_memory
 from tqdm import tqdm
 
-from sklearn_p2l._arrays import traced
+from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l._summary import summarize
 from sklearn_p2l.datasets import content_key, image_batches, is_features
 
@@ -264,7 +264,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                     rows.append(self._embed(dataset, bar))
                 except ValueError as error:
                     raise ValueError(f"dataset {i}: {error}") from error
-        return traced(np.vstack(rows), origin=self.fingerprint_)
+        return TracedArray(np.vstack(rows), origin=self.fingerprint_)
 
     def get_feature_names_out(self, input_features=None):
         """Name the output features: "<fingerprint_>#<number>".

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_p2l._arrays import traced
+from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l.catalog import (
     Source,
     SourceCatalog,
@@ -23,7 +23,7 @@ from sklearn_p2l.metrics import align_columns, keep_top, spearman_score
 # Breakpoints of more pairs than this are thinned to this many candidates for k.
 _MAX_BREAKPOINTS = 5_000_000
 # Breakpoints that differ by less, relatively, are one crossing seen through round-off.
-_RESOLUTION = 1e-12
+_RESOLUTION = 1e-9
 # Mean correlations that differ by less are the same one seen through round-off.
 _SCORE_RESOLUTION = 1e-10
 
@@ -86,8 +86,8 @@ class SourceSelector(BaseEstimator):
 
     k_interval_ : tuple of float
         The widest interval of best weights around `k_`; infinite ends where nothing
-        bounds it, and then `k_` is -1 if that is inside, else a step beyond the other
-        end. Only if k was learned.
+        bounds it, and then `k_` is -1 if that is inside, else within a step of the
+        other end. Only if k was learned.
 
     k_curve_ : ndarray of shape (n_intervals, 3)
         Left end, right end and mean Spearman correlation of every interval of k, in
@@ -99,6 +99,9 @@ class SourceSelector(BaseEstimator):
     source_labels_ : ndarray of shape (n_sources,)
         What `predict` calls them: their names, or their positions where they came as
         an array without names.
+
+    fingerprint_ : str or None
+        Fingerprint of the reference network behind the vectors, where known.
 
     divergence_scale_ : tuple of float
         Mean and standard deviation of D over all cells of the training targets, used
@@ -120,6 +123,9 @@ class SourceSelector(BaseEstimator):
     Up to 5 million breakpoints (1,000 targets with 100 sources have about that many)
     the sweep is exact; above, that many of them are candidates, evenly thinned, and
     the correlation at each candidate is still exact.
+
+    ``cross_val_predict(..., method="decision_function")`` serves classifiers only; to
+    predict each target without it, loop over the splits of LeaveOneOut.
 
     References
     ----------
@@ -206,11 +212,13 @@ class SourceSelector(BaseEstimator):
         """
         fingerprint = fingerprint_of(X)
         given, X = X, validate_data(self, X, dtype=[np.float64, np.float32])
-        rows = given if hasattr(given, "columns") else X
+        if not hasattr(given, "columns"):
+            given = X
         self.sources_, self.source_labels_ = _as_catalog(
-            self.sources, self.sizes, rows, fingerprint
+            self.sources, self.sizes, given, fingerprint
         )
         check_same_fingerprint(fingerprint, self.sources_.fingerprint, "X")
+        self.fingerprint_ = self.sources_.fingerprint or fingerprint
         D = self._divergences(X)
         self.divergence_scale_ = (
             (np.nanmean(D), np.nanstd(D)) if not np.isnan(D).all() else (0.0, 0.0)
@@ -226,6 +234,7 @@ class SourceSelector(BaseEstimator):
                 "shape (n_targets, n_sources), or a number for k."
             )
         y = _check_improvements(y, self.source_labels_, len(X))
+        y = np.where(np.isnan(D), np.nan, y)  # a source that is the target itself
         if self.top is not None:
             y = keep_top(y, self.top)
         size_term, divergence_term = self._terms(D)
@@ -248,7 +257,7 @@ class SourceSelector(BaseEstimator):
             compare sources of one target; they do not measure an improvement.
         """
         size_term, divergence_term = self.decision_terms(X)
-        return traced(
+        return TracedArray(
             size_term + divergence_term, origin=tuple(self.source_labels_.tolist())
         )
 
@@ -268,7 +277,7 @@ class SourceSelector(BaseEstimator):
             k * z(D(t, s)).
         """
         check_is_fitted(self)
-        check_same_fingerprint(fingerprint_of(X), self.sources_.fingerprint, "X")
+        check_same_fingerprint(fingerprint_of(X), self.fingerprint_, "X")
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         size_term, divergence_term = self._terms(self._divergences(X))
         return size_term, self.k_ * divergence_term
@@ -302,7 +311,7 @@ class SourceSelector(BaseEstimator):
         y : array-like or DataFrame of shape (n_targets, n_sources), or array-like of \
                 shape (n_sources,)
             Measured improvements, NaN where not measured; columns of a DataFrame are
-            matched by name. One row, given 1-D, holds for every target.
+            matched by name. One row, given 1-D or as a Series, holds for every target.
 
         sample_weight : array-like of shape (n_targets,), default=None
             Weights of the targets.
@@ -314,9 +323,11 @@ class SourceSelector(BaseEstimator):
             of each target if `top` is given.
         """
         E = self.decision_function(X)
-        if not hasattr(y, "columns") and np.ndim(y) == 1:
-            y = np.tile(y, (len(E), 1))
+        if np.ndim(y) == 1:
+            y = y.to_frame().T if hasattr(y, "to_frame") else [y]
+            y = np.tile(align_columns(y, self.source_labels_.tolist()), (len(E), 1))
         y = _check_improvements(y, self.source_labels_, len(E))
+        y = np.where(np.isneginf(E), np.nan, y)  # a source that is the target itself
         return spearman_score(y, E, top=self.top, sample_weight=sample_weight)
 
     def with_sources(self, sources, *, sizes=None):
@@ -350,9 +361,9 @@ class SourceSelector(BaseEstimator):
         selector = copy.copy(self)
         selector.sources, selector.sizes = sources, sizes
         selector.sources_, selector.source_labels_ = catalog, labels
-        if catalog.n_features != self.n_features_in_:
-            selector.n_features_in_ = catalog.n_features
-            vars(selector).pop("feature_names_in_", None)
+        selector.fingerprint_ = catalog.fingerprint
+        selector.n_features_in_ = catalog.n_features
+        vars(selector).pop("feature_names_in_", None)
         return selector
 
     def _divergences(self, X):
@@ -419,6 +430,12 @@ def _as_catalog(sources, sizes, X, fingerprint):
         fingerprint = fingerprint_of(sources)
     n_sources = len(rows)
     labels = np.arange(n_sources)
+    if hasattr(X, "columns") and hasattr(rows, "columns"):
+        if list(X.columns) != list(rows.columns):
+            raise ValueError(
+                "the columns of X must be those of sources, in their order, got "
+                "others; pass X[sources.columns]."
+            )
     index = getattr(rows, "index", None) if hasattr(rows, "columns") else None
     if index is not None and all(isinstance(name, str) for name in index):
         labels = np.array(list(index))
@@ -512,6 +529,8 @@ def _sweep(size_term, divergence_term, y):
         np.add.at(gain, np.searchsorted(inside, at), step)
         gain[0] += start
     score = np.cumsum(gain[:-1]) / len(judged)
+    if stride > 1:  # between the candidates, nothing is known
+        return np.column_stack([left, right, score])
     # Neighbours of equal score are one interval.
     start = np.flatnonzero(np.append(True, np.abs(np.diff(score)) > _SCORE_RESOLUTION))
     end = np.append(start[1:] - 1, len(score) - 1)
@@ -545,11 +564,12 @@ def _steps(size_term, divergence_term, y):
 
 
 def _representative(left, right):
-    """The middle of an interval; of one without bounds -1, or a step beyond its end."""
+    """The middle of an interval; of one without bounds -1, or a step from its end."""
     with np.errstate(invalid="ignore"):
         step_down = right - np.maximum(1.0, np.abs(right))
         step_up = left + np.maximum(1.0, np.abs(left))
         middle = left + (right - left) / 2
+        step_up = np.where(left < 0, left / 2, step_up)
     middle = np.where(np.isinf(left), step_down, middle)
     middle = np.where(np.isinf(right), step_up, middle)
     unbounded = np.isinf(left) | np.isinf(right)
@@ -576,7 +596,7 @@ def _widest_best(curve):
             f"targets {alone} of the sources alone ranks them as well (are the sizes "
             f"given?). k is set to {k:.4g}."
         )
-    if k > 0:
+    if low >= 0:
         notes.append(
             f"The learned k = {k:.4g} is positive: on these targets, more distant "
             "sources improved more. Check that y is higher for better sources, or try "

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
+import uuid
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,7 +67,7 @@ class Source:
     checkpoint: str | None = None
     architecture: str | None = None
     n_classes: int | None = None
-    metadata: Mapping | None = None
+    metadata: Mapping | None = field(default=None, hash=False)
     fingerprint: str | None = None
 
     def __post_init__(self):
@@ -79,18 +81,10 @@ class Source:
                 f"the embedding of source {self.name!r} must be one vector, got shape "
                 f"{np.shape(self.embedding)}."
             )
-        if self.checkpoint is not None:
-            object.__setattr__(self, "checkpoint", os.path.abspath(self.checkpoint))
-        if self.n_classes is not None and (
-            not isinstance(self.n_classes, Integral) or self.n_classes < 1
-        ):
-            raise ValueError(
-                f"n_classes of source {self.name!r} must be a positive int or None, "
-                f"got {self.n_classes!r}."
-            )
-        if self.metadata is not None:
-            _check_json(self.metadata, self.name)
-        own = getattr(self.embedding, "origin", None)
+        details = {key: getattr(self, key) for key in _DETAILS}
+        for key, value in _check_details(self.name, **details).items():
+            object.__setattr__(self, key, value)
+        own = fingerprint_of(self.embedding)
         if self.fingerprint is None:
             object.__setattr__(self, "fingerprint", own)
         elif own is not None:
@@ -176,7 +170,7 @@ class SourceCatalog:
         )
 
     def _set(self, *, names, sizes, embeddings, details, fingerprint):
-        own = getattr(embeddings, "origin", None)
+        own = fingerprint_of(embeddings)
         if fingerprint is not None and own is not None:
             check_same_fingerprint(own, fingerprint, "the embeddings")
         if fingerprint is not None and not isinstance(fingerprint, str):
@@ -208,7 +202,7 @@ class SourceCatalog:
                 raise ValueError(
                     f"names of sources must be non-empty str, got {name!r}."
                 )
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, n in Counter(names).items() if n > 1)
         if repeated:
             raise ValueError(
                 f"names of sources must be unique, got {repeated} more than once."
@@ -274,9 +268,6 @@ class SourceCatalog:
         names = list(names)
         if isinstance(architectures, str):
             architectures = [architectures] * len(names)
-        embedding_rows = check_array(
-            embeddings, ensure_all_finite=False, input_name="embeddings"
-        )
         columns = {}
         for key, argument, values in [
             ("checkpoint", "checkpoints", checkpoints),
@@ -291,13 +282,10 @@ class SourceCatalog:
                     f"{len(values)}."
                 )
             columns[key] = values
-        details = [dict(zip(columns, values)) for values in zip(*columns.values())]
-        if len(names) == len(embedding_rows) == np.size(sizes):
-            # Source checks each entry and names the one that is wrong.
-            details = [
-                _details(Source(name, size, embedding_rows[0], **detail))
-                for name, size, detail in zip(names, np.ravel(sizes).tolist(), details)
-            ]
+        details = [
+            _check_details(name, **dict(zip(columns, values)))
+            for name, values in zip(names, zip(*columns.values()))
+        ]
         return cls._make(
             names=names,
             sizes=sizes,
@@ -351,7 +339,8 @@ class SourceCatalog:
         def column(key, convert):
             if key not in frame.columns:
                 return None
-            return [None if v is None or v != v else convert(v) for v in frame[key]]
+            missing = frame[key].isna()
+            return [None if m else convert(v) for v, m in zip(frame[key], missing)]
 
         return cls.from_arrays(
             frame[features].to_numpy(dtype=np.float64),
@@ -416,7 +405,7 @@ class SourceCatalog:
         )
 
     def __hash__(self):
-        return hash((self.names, self.sizes.tobytes(), self.fingerprint))
+        return hash((self.names, tuple(self.sizes.tolist()), self.fingerprint))
 
     def __repr__(self):
         shown = [
@@ -434,6 +423,8 @@ class SourceCatalog:
         return dict(self.__dict__, embeddings=np.asarray(self.embeddings))
 
     def __setstate__(self, state):
+        for key in ("embeddings", "sizes"):
+            state[key].flags.writeable = False
         self.__dict__.update(state)
 
     @property
@@ -496,34 +487,45 @@ class SourceCatalog:
         -------
         folder : Path
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        records = []
-        for name, size, detail in zip(self.names, self.sizes.tolist(), self._details):
-            detail = dict(detail)
-            if detail["checkpoint"] is not None:
-                detail["checkpoint"] = _store_checkpoint(
-                    Path(detail["checkpoint"]), folder, name, copy_checkpoints
+        folder = Path(folder).absolute()
+        checkpoints = [detail["checkpoint"] for detail in self._details]
+        for name, checkpoint in zip(self.names, checkpoints):
+            if copy_checkpoints and checkpoint and not os.path.isfile(checkpoint):
+                raise FileNotFoundError(
+                    f"the checkpoint of source {name!r} is not there: {checkpoint}; "
+                    "pass copy_checkpoints=False to save the catalog without it."
                 )
-            records.append({"name": name, "size": size, **detail})
-        digest = hashlib.sha256(np.ascontiguousarray(self.embeddings)).hexdigest()[:16]
-        array_name = f"embeddings-{digest}.npy"
+        folder.mkdir(parents=True, exist_ok=True)
+        replaced = _read_catalog_file(folder).get("embeddings")
+        if copy_checkpoints:
+            checkpoints = [
+                checkpoint and _store_checkpoint(Path(checkpoint), folder, name)
+                for name, checkpoint in zip(self.names, checkpoints)
+            ]
+        array = np.ascontiguousarray(self.embeddings)
+        digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array)
+        array_name = f"embeddings-{digest.hexdigest()[:16]}.npy"
         if not (folder / array_name).exists():
             with atomic_write(folder / array_name) as file:
-                np.save(file, np.asarray(self.embeddings))
+                np.save(file, array)
         content = {
             "format": _FORMAT,
             "version": _VERSION,
             "fingerprint": self.fingerprint,
             "embeddings": array_name,
-            "sources": records,
+            "sources": [
+                {"name": name, "size": size, **detail, "checkpoint": checkpoint}
+                for name, size, detail, checkpoint in zip(
+                    self.names, self.sizes.tolist(), self._details, checkpoints
+                )
+            ],
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)
         with atomic_write(folder / "catalog.json") as file:
             file.write(text.encode())
-        for stale in folder.glob("embeddings-*.npy"):
-            if stale.name != array_name:
-                stale.unlink(missing_ok=True)
+        if replaced not in (None, array_name):
+            (folder / replaced).unlink(missing_ok=True)
         return folder
 
     @classmethod
@@ -547,17 +549,14 @@ class SourceCatalog:
         ValueError
             If the folder holds no catalog, or one of a newer format.
         """
-        folder = Path(folder)
-        try:
-            content = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise KeyError("format")
-            version = content["version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        folder = Path(folder).absolute()
+        content = _read_catalog_file(folder)
+        if not content:
             raise ValueError(
-                f"{folder} must be a folder written by SourceCatalog.save, got "
-                f"{type(error).__name__}: {error}."
-            ) from error
+                f"{folder} must be a folder written by SourceCatalog.save, got one "
+                "without a readable catalog.json."
+            )
+        version = content["version"]
         if version > _VERSION:
             raise ValueError(
                 f"the catalog in {folder} has format version {version}, this release "
@@ -598,33 +597,71 @@ def fingerprint_of(X):
     """Return the fingerprint that vectors carry, or None if they carry none.
 
     Arrays of a DatasetEmbedder carry it themselves, its DataFrames in the names of
-    their columns ("<fingerprint>#<feature>").
+    their columns, "<fingerprint>#<number>". These must be of one network and in order.
     """
     if not hasattr(X, "columns"):
-        return getattr(X, "origin", None)
-    stems = {str(column).rpartition("#")[0] for column in X.columns}
-    return (stems.pop() or None) if len(stems) == 1 else None
+        origin = getattr(X, "origin", None)
+        return origin if isinstance(origin, str) else None
+    names = [re.fullmatch(r"(.+)#(\d+)", str(column)) for column in X.columns]
+    if not names or None in names:
+        return None
+    stems, numbers = zip(*((name[1], int(name[2])) for name in names))
+    if len(set(stems)) > 1:
+        raise ValueError(
+            "the columns of a DataFrame must come from one reference network, got "
+            f"{sorted(set(stems))}."
+        )
+    if list(numbers) != sorted(set(numbers)):
+        raise ValueError(
+            f"the columns of a DataFrame must be in order, {X.columns[0]!r} comes too "
+            "early or late; sort them by the number at their end."
+        )
+    return stems[0]
 
 
 @contextmanager
 def atomic_write(path):
     """Open a binary file that replaces `path` only when it was written in full."""
     path = Path(path)
-    file = tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}-", delete=False
-    )
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with file:
+        with open(unfinished, "xb") as file:
             yield file
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        os.replace(unfinished, path)
     except BaseException:
-        Path(file.name).unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
 
 
-def _details(source):
-    return {key: getattr(source, key) for key in _DETAILS}
+def _check_details(name, *, checkpoint, architecture, n_classes, metadata):
+    """Check what a catalog keeps of a source, as it is kept."""
+    if checkpoint is not None:
+        checkpoint = os.path.abspath(checkpoint)
+    if architecture is not None and not isinstance(architecture, str):
+        raise ValueError(
+            f"architecture of source {name!r} must be a str or None, got "
+            f"{architecture!r}."
+        )
+    if n_classes is not None:
+        if not isinstance(n_classes, Integral) or n_classes < 1:
+            raise ValueError(
+                f"n_classes of source {name!r} must be a positive int or None, got "
+                f"{n_classes!r}."
+            )
+        n_classes = int(n_classes)
+    if metadata is not None:
+        try:
+            metadata = json.loads(json.dumps(metadata))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"metadata of source {name!r} must be JSON types, got {error}."
+            ) from error
+    return {
+        "checkpoint": checkpoint,
+        "architecture": architecture,
+        "n_classes": n_classes,
+        "metadata": metadata,
+    }
 
 
 def _check_sizes(sizes):
@@ -643,31 +680,33 @@ def _check_sizes(sizes):
     return sizes.astype(np.float64 if sizes.dtype.kind == "f" else np.int64)
 
 
-def _check_json(metadata, name):
+def _read_catalog_file(folder):
+    """Return the content of a folder's catalog.json; empty if there is none."""
     try:
-        json.dumps(metadata)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata of source {name!r} must be JSON types, got {error}."
-        ) from error
+        content = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
+        keys = {"version", "fingerprint", "embeddings", "sources"}
+        return content if content["format"] == _FORMAT and keys <= set(content) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
-def _store_checkpoint(checkpoint, folder, name, copy):
-    """Return the path to record for a checkpoint, copied into `folder` if wanted."""
-    checkpoint = checkpoint.absolute()
-    if not copy:
-        return os.fspath(checkpoint)
-    if checkpoint.is_relative_to(folder.absolute()):
-        return checkpoint.relative_to(folder.absolute()).as_posix()
-    if not checkpoint.is_file():
-        raise FileNotFoundError(
-            f"the checkpoint of source {name!r} is not there: {checkpoint}; pass "
-            "copy_checkpoints=False to save the catalog without it."
-        )
-    (folder / "checkpoints").mkdir(exist_ok=True)
+def _store_checkpoint(checkpoint, folder, name):
+    """Copy a checkpoint into `folder` and return its path there.
+
+    Its name holds a hash of its content, so nothing that is there is overwritten.
+    """
+    checkpoint = checkpoint.resolve()
+    if checkpoint.is_relative_to(folder.resolve()):
+        return checkpoint.relative_to(folder.resolve()).as_posix()
+    digest = hashlib.sha256()
+    with open(checkpoint, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    stored = folder / "checkpoints" / f"{safe}-{digest}{checkpoint.suffix}"
-    with open(checkpoint, "rb") as source, atomic_write(stored) as target:
-        shutil.copyfileobj(source, target)
+    file_name = f"{safe}-{digest.hexdigest()[:16]}{checkpoint.suffix}"
+    stored = folder / "checkpoints" / file_name
+    if not stored.exists():
+        stored.parent.mkdir(exist_ok=True)
+        with open(checkpoint, "rb") as source, atomic_write(stored) as target:
+            shutil.copyfileobj(source, target)
     return stored.relative_to(folder).as_posix()

@@ -4,7 +4,11 @@ Every metric compares `y_true`, measured improvements (or performances), with
 `y_score`, predicted scores, both of shape (n_targets, n_sources) and higher for
 better sources. Cells that are NaN in `y_true` were not measured and are skipped. A
 target with fewer than two measured sources says nothing about a ranking and is left
-out. Functions named ``*_score`` are better when higher, ``*_loss`` when lower.
+out. Columns are matched by name where both sides name them (a DataFrame `y_true`, and
+as `y_score` a DataFrame or what a selector's `decision_function` returned), else by
+position.
+
+Functions named ``*_score`` are better when higher, ``*_loss`` when lower.
 
 The scorers (``*_scorer``) serve as ``scoring=`` in scikit-learn's model selection;
 those of a loss return it negated, so that higher is better.
@@ -214,10 +218,14 @@ def regret_loss(
     y_true, y_score = _check_matrices(y_true, y_score)
     top = _check_top(top)
     baseline = np.asarray(baseline, dtype=float)
-    if baseline.ndim not in (0, 1) or baseline.size not in (1, len(y_true)):
+    if (
+        baseline.ndim not in (0, 1)
+        or baseline.size not in (1, len(y_true))
+        or not np.isfinite(baseline).all()
+    ):
         raise ValueError(
-            f"baseline must be a number or one per target ({len(y_true)}), got shape "
-            f"{baseline.shape}."
+            f"baseline must be a finite number or one per target ({len(y_true)}), got "
+            f"{baseline.tolist()}."
         )
     y_true = y_true + np.broadcast_to(baseline.reshape(-1, 1), (len(y_true), 1))
 
@@ -336,7 +344,7 @@ def align_columns(y, names):
 
 
 def _check_matrices(y_true, y_score):
-    names = getattr(y_score, "origin", None)
+    names = getattr(y_score, "origin", None)  # of a selector's decision_function
     if hasattr(y_score, "columns"):
         names = list(y_score.columns)
     y_score = check_array(
@@ -393,6 +401,8 @@ def _over_targets(function, y_true, y_score, sample_weight, average):
     if average is None:
         return values
     weight = _check_sample_weight(sample_weight, y_true, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError(f"sample_weight must not be negative, got {weight.min():g}.")
     judged = ~np.isnan(values) & (weight > 0)
     if not judged.any():
         warnings.warn(

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.testing import assert_array_equal
 from sklearn import clone
 
 from sklearn_p2l import Source, SourceCatalog, SourceSelector, catalog
-from sklearn_p2l._arrays import traced
+from sklearn_p2l._arrays import TracedArray
 
 ARGUMENTS = {"sizes": [10, 20, 30], "names": ["a", "b", "c"]}
 
@@ -79,6 +80,8 @@ def test_equality_and_pickle(zoo, tmp_path):
     loaded = joblib.load(tmp_path / "zoo.joblib")
     for other in (pickle.loads(pickle.dumps(zoo)), copy.deepcopy(zoo), loaded):
         assert other == zoo
+        with pytest.raises(ValueError, match="read-only"):
+            other.sizes[0] = -3
     assert joblib.hash(zoo) == joblib.hash(copy.deepcopy(zoo))
 
 
@@ -137,7 +140,7 @@ def test_bad_vectors():
 
 
 def test_vectors_bring_their_fingerprint():
-    vectors = traced(np.ones((3, 2)), origin="net:1")
+    vectors = TracedArray(np.ones((3, 2)), origin="net:1")
     made = SourceCatalog.from_arrays(vectors, **ARGUMENTS)
     assert made.fingerprint == "net:1"
     assert type(made.embeddings) is np.ndarray
@@ -159,6 +162,15 @@ def test_from_frame(zoo):
     assert_array_equal(made.embeddings, zoo.embeddings)
     named = frame.rename_axis("name").reset_index()
     assert SourceCatalog.from_frame(named) == made
+    nullable = frame.assign(n_classes=pd.array([5, None, 2], dtype="Int64"))
+    assert SourceCatalog.from_frame(nullable) == made
+    assert SourceCatalog.from_arrays(frame[["net:1#0", "net:1#1"]], **ARGUMENTS) == (
+        SourceCatalog.from_arrays(zoo.embeddings, fingerprint="net:1", **ARGUMENTS)
+    )
+    with pytest.raises(ValueError, match="must be in order"):
+        SourceCatalog.from_frame(frame[["net:1#1", "net:1#0", "size"]])
+    with pytest.raises(ValueError, match="from one reference network"):
+        SourceCatalog.from_frame(frame.rename(columns={"net:1#1": "net:2#1"}))
     with pytest.raises(ValueError, match="column 'size'"):
         SourceCatalog.from_frame(frame.drop(columns="size"))
     with pytest.raises(ValueError, match=r"numeric, got text in \['note'\]"):
@@ -202,6 +214,68 @@ def test_saved_catalog_carries_its_checkpoints(tmp_path):
     assert SourceCatalog.load(tmp_path / "other")["a_b"].checkpoint == str(paths[1])
 
 
+def test_save_overwrites_nothing_that_is_in_use(tmp_path):
+    path, folder = tmp_path / "c.safetensors", tmp_path / "zoo"
+    folder.mkdir()
+    np.save(folder / "embeddings-of-mine.npy", np.ones(3))
+    path.write_bytes(b"old")
+    one = Source("a", size=1, embedding=[1.0, 2.0], checkpoint=path)
+    SourceCatalog([one]).save(folder)
+    old = dataclasses.replace(SourceCatalog.load(folder)["a"], name="a_old")
+    path.write_bytes(b"new")
+    SourceCatalog([old, one]).save(folder)
+    loaded = SourceCatalog.load(folder)
+    assert Path(loaded["a"].checkpoint).read_bytes() == b"new"
+    assert Path(loaded["a_old"].checkpoint).read_bytes() == b"old"
+    assert (folder / "embeddings-of-mine.npy").exists()
+    gone = Source("b", size=1, embedding=[1.0, 2.0], checkpoint=tmp_path / "gone.pt")
+    with pytest.raises(FileNotFoundError, match="source 'b' is not there"):
+        SourceCatalog([gone]).save(folder)
+    assert SourceCatalog.load(folder) == loaded
+    # beside the folder is not inside it
+    beside = dataclasses.replace(one, checkpoint=folder / ".." / "c.safetensors")
+    SourceCatalog([beside]).save(folder)
+    assert "zoo/checkpoints/" in SourceCatalog.load(folder)["a"].checkpoint
+
+
+def test_same_values_of_another_shape(tmp_path):
+    for shape in [(2, 6), (3, 4)]:
+        names = list("abc")[: shape[0]]
+        made = SourceCatalog.from_arrays(
+            np.ones(shape), sizes=[1] * shape[0], names=names
+        )
+        made.save(tmp_path)
+        assert SourceCatalog.load(tmp_path) == made
+
+
+def test_paths_outlive_a_change_of_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.pt").write_bytes(b"")
+    source = Source("a", size=1, embedding=[1.0], checkpoint="c.pt")
+    SourceCatalog([source]).save("zoo")
+    loaded = SourceCatalog.load("zoo")
+    monkeypatch.chdir("/")
+    assert Path(source.checkpoint).exists() and Path(loaded["a"].checkpoint).exists()
+
+
+def test_details_are_kept_as_they_are_stored(tmp_path):
+    metadata = {"a": (1, 2), 3: None}
+    made = SourceCatalog.from_arrays(
+        np.ones((2, 2)),
+        sizes=[1, 2],
+        names=["a", "b"],
+        n_classes=np.array([2, 3]),
+        metadata=[metadata, None],
+    )
+    made.save(tmp_path)
+    assert SourceCatalog.load(tmp_path) == made
+    metadata["a"] = 7
+    assert made["a"].metadata == {"a": [1, 2], "3": None}
+    assert hash(made["a"]) != hash(made["b"])
+    with pytest.raises(ValueError, match="architecture of source 'a' must be a str"):
+        Source("a", size=1, embedding=[1.0], architecture=dict)
+
+
 def test_a_failed_save_leaves_the_old_catalog(zoo, tmp_path, monkeypatch):
     zoo.save(tmp_path)
     monkeypatch.setattr(json, "dumps", lambda *a, **k: 1 / 0)
@@ -226,7 +300,16 @@ def test_large_catalogs_are_memory_mapped(zoo, tmp_path, monkeypatch):
     assert pickle.loads(pickle.dumps(loaded)) == zoo
 
 
-@pytest.mark.parametrize("text", [None, "{", '{"format": "other"}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"format": "sklearn_p2l.SourceCatalog", "version": 1}',
+        None,
+        "{",
+        '{"format": "other"}',
+        "[]",
+    ],
+)
 def test_load_refuses_other_folders(tmp_path, text):
     if text is not None:
         (tmp_path / "catalog.json").write_text(text)

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr, weightedtau
 from sklearn.exceptions import UndefinedMetricWarning
 
 from sklearn_p2l import metrics
-from sklearn_p2l._arrays import traced
+from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l.metrics import (
     picks_to_best_loss,
     regret_loss,
@@ -81,8 +81,9 @@ def test_regret_of_improvements_with_baseline():
     assert_allclose(lost, [0.2 / 0.8, 0.1 / 0.5])
     assert regret_loss([[0.0, -1.0]], [[0.0, 1.0]]) == np.inf
     assert regret_loss([[0.0, -1.0]], [[1.0, 0.0]]) == 0
-    with pytest.raises(ValueError, match="baseline"):
-        regret_loss(improvements, E, baseline=[1, 2, 3])
+    for baseline in ([1, 2, 3], [1, np.nan]):
+        with pytest.raises(ValueError, match="baseline"):
+            regret_loss(improvements, E, baseline=baseline)
 
 
 def test_ties_never_reward_the_ranking():
@@ -147,6 +148,8 @@ def test_bad_input(metric):
         metric([[1, np.inf]], [[1, 2]])
     with pytest.raises(ValueError, match="2D array"):
         metric([1, 2], [1, 2])
+    with pytest.raises(ValueError, match="sample_weight must not be negative"):
+        metric([[1, 2]], [[1, 2]], sample_weight=[-1])
     with pytest.raises(ValueError, match="average"):
         metric([[1, 2]], [[1, 2]], average="median")
 
@@ -163,10 +166,12 @@ def test_frames_are_matched_by_name(metric):
     E = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     shuffled = y_true[["c", "a", "b"]]
     expected = metric(y_true.to_numpy(), E)
-    assert metric(shuffled, traced(E, origin=("a", "b", "c"))) == expected
+    assert metric(shuffled, TracedArray(E, origin=("a", "b", "c"))) == expected
     assert metric(shuffled, pd.DataFrame(E, columns=["a", "b", "c"])) == expected
     with pytest.raises(ValueError, match="unknown"):
-        metric(y_true.rename(columns={"a": "z"}), traced(E, origin=("a", "b", "c")))
+        metric(
+            y_true.rename(columns={"a": "z"}), TracedArray(E, origin=("a", "b", "c"))
+        )
 
 
 @pytest.mark.parametrize("metric", ALL)

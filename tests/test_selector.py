@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import joblib
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_p2l import Source, SourceCatalog, SourceSelector, _selector, metrics
-from sklearn_p2l._arrays import traced
+from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l.divergence import METRICS, pairwise_divergence
 
 NAMES = ["birds", "cars", "food", "scenes", "tools"]
@@ -95,6 +96,17 @@ def test_k_is_exact(seed):
     low, high = selector.k_interval_
     widths = (right - left)[score >= best - 1e-9]
     assert high - low == widths.max()
+
+
+@pytest.mark.parametrize("seed", range(100, 140))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_thinned_k_scores_what_the_curve_says(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    X, S = rng.dirichlet(np.ones(6), 4), rng.dirichlet(np.ones(6), 7)
+    sizes, y = rng.uniform(10, 1000, 7), rng.random((4, 7))
+    monkeypatch.setattr(_selector, "_MAX_BREAKPOINTS", 8)
+    selector = SourceSelector(S, sizes=sizes, metric="js").fit(X, y)
+    assert_allclose(selector.score(X, y), selector.k_curve_[:, 2].max(), atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -331,6 +343,14 @@ def test_sources_as_rows_of_X(rng):
     others = np.arange(6) != 2
     expected = zscore(np.log(sizes[others])) - 5 * zscore(D[2, others])
     assert_allclose(E[2, others], expected, atol=1e-9)
+    # Learning and scoring leave it out, even if it was measured, and among the top.
+    measured = np.where(np.eye(6, dtype=bool), 9.0, y)
+    assert selector.score(X, measured) == selector.score(X, y)
+    learned = clone(selector).set_params(k="auto", top=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert learned.fit(X, measured).k_ == clone(learned).fit(X, y).k_
+    assert learned.score(X, measured) == pytest.approx(learned.k_curve_[:, 2].max())
     # Single precision is the same vector.
     assert selector.decision_function(X.astype(np.float32))[0, 0] == -np.inf
     assert np.isfinite(selector.score(X, y))
@@ -342,6 +362,15 @@ def test_named_rows(rng):
     selector = SourceSelector(k=-1.0).fit(X)
     assert set(selector.predict(X)[0]) == set("abcd")
     y = pd.DataFrame(rng.random((4, 4)), columns=list("dcba"))
+    one = selector.score(X[:1], y[:1])
+    assert (
+        selector.score(X[:1], y.iloc[0])
+        == selector.score(X[:1], y.iloc[0, ::-1])
+        == one
+    )
+    shuffled = X[X.columns[::-1]]
+    with pytest.raises(ValueError, match=r"pass X\[sources.columns\]"):
+        SourceSelector(X, k=-1.0).fit(shuffled)
     assert selector.score(X, y) == selector.score(X, y[list("abcd")].to_numpy())
 
 
@@ -373,18 +402,22 @@ def test_vectors_of_another_network_are_refused(problem):
     with pytest.raises(
         ValueError, match="same reference network.*'net:1', got 'net:2'"
     ):
-        SourceSelector(catalog).fit(traced(X, "net:2"), y)
-    selector = SourceSelector(catalog, metric="js").fit(traced(X, "net:1"), y)
+        SourceSelector(catalog).fit(TracedArray(X, "net:2"), y)
+    selector = SourceSelector(catalog, metric="js").fit(TracedArray(X, "net:1"), y)
     selector.predict(X)  # unknown origin: only the width can be checked
     for bad in (
-        traced(X, "net:2"),
-        traced(X, "net:2")[:2],
+        TracedArray(X, "net:2"),
+        TracedArray(X, "net:2")[:2],
         pd.DataFrame(X, columns=[f"net:2#{j}" for j in range(20)]),
     ):
         with pytest.raises(ValueError, match="same reference network"):
             selector.with_sources(catalog).predict(bad)
     with pytest.raises(ValueError, match="features"):
         SourceSelector(catalog).fit(X[:, :10], y)
+    # A catalog of unknown origin takes on that of the vectors it is fitted with.
+    unknown = SourceSelector(catalog.embeddings, k=-1.0).fit(TracedArray(X, "net:1"))
+    with pytest.raises(ValueError, match="same reference network"):
+        unknown.predict(TracedArray(X, "net:2"))
 
 
 def test_sizes_belong_to_arrays(problem):
@@ -474,6 +507,15 @@ def test_persistence(problem, tmp_path):
         assert_array_equal(loaded.predict(X), selector.predict(X))
         assert_array_equal(loaded.decision_function(X), selector.decision_function(X))
         assert clone(loaded).fit(X, y).k_ == selector.k_
+    vectors = TracedArray(catalog.embeddings, "net:1")
+    by_array = SourceSelector(vectors, k=-1.0).fit(X)
+    loaded = skops.loads(
+        skops.dumps(by_array),
+        trusted=skops.get_untrusted_types(data=skops.dumps(by_array)),
+    )
+    assert_array_equal(loaded.predict(X), by_array.predict(X))
+    with pytest.raises(ValueError, match="same reference network"):
+        loaded.predict(TracedArray(X, "net:2"))
 
 
 def test_prompt_transfer_of_t5():
