@@ -318,6 +318,11 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         return normalize(vector[np.newaxis], norm="l1")
 
     def _check_features(self, dataset):
+        if getattr(dataset, "dtype", None) == np.uint8:
+            raise ValueError(
+                "ready features must not be uint8, as grey images are; a dataset of "
+                "grey images is one array (n, H, W) or one list: pass [images]."
+            )
         features = check_array(dataset, dtype=np.float64, input_name="features")
         if features.shape[1] != self.n_features_out_:
             raise ValueError(

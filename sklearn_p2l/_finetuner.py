@@ -23,9 +23,10 @@ from sklearn.utils import (
     column_or_1d,
     compute_class_weight,
 )
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from sklearn_p2l.catalog import Source, SourceCatalog
@@ -92,8 +93,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         improved for `n_iter_no_change` epochs, and return to the best epoch.
 
     validation_fraction : float, default=0.1
-        Share of each class kept for validation, if `early_stopping`. Classes with a
-        single sample stay in training.
+        Share of the samples kept for validation, if `early_stopping`: at least one,
+        spread over the classes by their sizes, but never the last one of a class.
 
     n_iter_no_change : int, default=5
         Epochs to wait for an improvement, if `early_stopping`.
@@ -262,7 +263,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """Choose the source and fine-tune it.
 
         Interrupted by the keyboard, training stops early: the tuner is fitted with the
-        weights it has reached (with early stopping, the best so far), and warns.
+        weights it has reached (with early stopping, the best so far), and warns. A grid
+        search then goes on with its next candidate.
 
         Parameters
         ----------
@@ -287,6 +289,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         from sklearn_p2l import networks
 
         targets = self._encode(X, y)
+        vars(self).pop("weights_", None)  # not fitted until trained again
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = networks.choose_device(self.device)
         self.n_samples_ = len(targets)
@@ -296,11 +299,19 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             len(self.classes_), zero=self.source_ is not None, seed=seed
         )
         self.image_size_ = network.preprocessing.crop_size
-        inputs = self._prepare(networks, network, X)
+        images = image_batches(X, self.batch_size)
+        inputs = networks.prepare(network, images, len(targets))
         rng = np.random.RandomState(seed)
         validation = np.empty(0, dtype=np.int64)
         if self.early_stopping:
             validation = _validation_part(targets, self.validation_fraction, rng)
+            if not len(validation):
+                warnings.warn(
+                    "No sample can be spared for validation, as each class has only "
+                    "one: early stopping is off.",
+                    UserWarning,
+                    stacklevel=3,
+                )
         multiplier = self.body_learning_rate_multiplier
         self.history_, interrupted = networks.train(
             network,
@@ -410,6 +421,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if self._multilabel:
+            y = y.toarray() if hasattr(y, "toarray") else y
             return average_precision_score(
                 y, self._logits(X), average="micro", sample_weight=sample_weight
             )
@@ -488,7 +500,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_consistent_length(X, y)
         if hasattr(y, "__array__") or isinstance(y, (list, tuple)):
             labels = np.asarray(y, dtype=object).ravel()
-            if any(label is None or label != label for label in labels):
+            if any(v is None or is_scalar_nan(v) or is_pandas_na(v) for v in labels):
                 raise ValueError(
                     "y must hold a label for every sample, got NaN or None."
                 )
@@ -591,11 +603,6 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         )
         return network, backbone
 
-    def _prepare(self, networks, network, X):
-        _check_samples(X)
-        images = image_batches(X, self.batch_size)
-        return networks.prepare(network, images, _num_samples(X))
-
     def _class_weight(self, targets):
         if self.class_weight is None:
             return None
@@ -610,9 +617,11 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return weights.astype(np.float32)
 
     def _score_logits(self, targets, logits):
-        if self._multilabel:
+        if not self._multilabel:
+            return accuracy_score(targets, logits.argmax(axis=1))
+        with warnings.catch_warnings():  # a small part may hold no positive at all
+            warnings.simplefilter("ignore", UserWarning)
             return average_precision_score(targets, logits, average="micro")
-        return accuracy_score(targets, logits.argmax(axis=1))
 
     def _progress(self, epochs):
         name = "random weights" if self.source_ is None else self.source_
@@ -634,14 +643,17 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             network.reset_classifier(len(self.classes_))
             networks.set_weights(network.model, self.weights_)
             self._network = network
-        inputs = self._prepare(networks, self._network, X)
-        return networks.predict_logits(
-            self._network,
-            inputs,
-            self.batch_size,
-            self.precision,
-            networks.choose_device(self.device),
-        )
+        _check_samples(X)
+        batches = map(self._network.preprocess, image_batches(X, self.batch_size))
+        device = networks.choose_device(self.device)
+        logits = networks.predict_logits(self._network, batches, self.precision, device)
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "the outputs of the network must be finite, got NaN or infinity: "
+                "training diverged; pass a smaller learning_rate, or "
+                "precision='float32'."
+            )
+        return logits
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "weights_")
@@ -669,15 +681,18 @@ def _check_samples(X):
 
 
 def _validation_part(targets, fraction, rng):
-    """Choose a part of each class, but never its last sample, nor nothing at all."""
+    """Choose samples for validation, over the classes in proportion to their sizes."""
     order = rng.permutation(len(targets))
+    n_wanted = max(1, round(fraction * len(targets)))
     if targets.ndim == 2:
-        return order[: max(1, round(fraction * len(targets)))]
-    chosen = []
+        return np.sort(order[: min(n_wanted, len(targets) - 1)])
     counts = np.bincount(targets)
-    for index, count in enumerate(counts):
-        members = order[targets[order] == index]
-        chosen.extend(members[: min(round(fraction * count), count - 1)])
-    if not chosen and counts.max() > 1:
-        chosen = [order[targets[order] == counts.argmax()][0]]
-    return np.array(sorted(chosen), dtype=np.int64)
+    share = n_wanted * counts / len(targets)
+    chosen = np.minimum(share.astype(int), counts - 1)
+    # What rounding down has left goes to the classes that lost most by it.
+    for index in np.argsort(chosen - share, kind="stable"):
+        if chosen.sum() < n_wanted and chosen[index] < counts[index] - 1:
+            chosen[index] += 1
+    members = [order[targets[order] == index] for index in range(len(counts))]
+    parts = [m[:n] for m, n in zip(members, chosen)]
+    return np.sort(np.concatenate(parts))

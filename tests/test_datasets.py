@@ -344,6 +344,50 @@ def test_content_key(images, folder):
     assert isinstance(content_key(images), str)
 
 
+def test_content_key_of_what_the_network_sees():
+    indices = np.arange(30, dtype=np.uint8).reshape(6, 5)
+    one, other = Image.fromarray(indices, "P"), Image.fromarray(indices, "P")
+    one.putpalette(list(range(96)))
+    other.putpalette(list(range(96))[::-1])
+    assert content_key([one]) != content_key([other])
+    assert content_key([one]) == content_key([one.convert("RGB")])
+    closed = Image.new("RGB", (4, 4))
+    closed.close()
+    assert content_key([closed]) is None
+    assert content_key(["/nonexistent.png"]) is None
+
+
+def test_iterable_torch_dataset_with_a_length(images):
+    from torch.utils.data import IterableDataset
+
+    class Sized(IterableDataset):
+        def __len__(self):
+            return len(images)
+
+        def __iter__(self):
+            return iter(images)
+
+    assert_array_equal(read(Sized()), images)
+
+
+def test_images_in_memory_that_cannot_be_used(images):
+    import torch
+
+    closed = Image.new("RGB", (4, 4))
+    closed.close()
+    sparse = torch.eye(4).to_sparse()
+    dataset = [images[0], closed, sparse, images[1]]
+    with pytest.raises(ValueError, match="image 1 must be readable"):
+        read(dataset)
+    skipped = []
+    assert_array_equal(read(dataset, on_error="skip", skipped=skipped), images[:2])
+    assert len(skipped) == 2
+    half = torch.from_numpy(np.moveaxis(images[0], -1, 0) / 255).to(torch.bfloat16)
+    assert np.abs(read([half])[0].astype(int) - images[0]).max() <= 1
+    nearly = [np.full((4, 4), -1e-9)]  # round-off
+    assert (read(nearly)[0] == 0).all()
+
+
 def test_small_tasks():
     tasks = load_small_tasks()
     assert joblib.hash(tasks) == joblib.hash(load_small_tasks(0))

@@ -181,6 +181,8 @@ def test_ready_features(rng):
         embedder.transform([tables[0], tables[1][:, :6]])
     with pytest.raises(ValueError, match="dataset 0: .*NaN"):
         embedder.transform([np.full((3, 7), np.nan)])
+    with pytest.raises(ValueError, match="ready features must not be uint8.*pass"):
+        DatasetEmbedder().fit_transform(list(np.zeros((4, 16, 16), np.uint8)))
     with pytest.raises(ValueError, match="dataset 1 must hold ready features"):
         embedder.transform([tables[0], np.zeros((4, 16, 16), np.uint8)])
     with pytest.raises(ValueError, match="dataset 0 must hold images"):
@@ -194,7 +196,7 @@ def test_errors_name_the_dataset_and_the_image(datasets):
     with pytest.raises(ValueError, match="dataset 2: image 4 must be finite"):
         embedder.transform([datasets[0], datasets[1], bad])
     skipping = small(on_error="skip").fit(datasets)
-    with pytest.warns(UserWarning, match="Skipped 1 images.*image 4"):
+    with pytest.warns(UserWarning, match=r"Skipped 1 image.*image 4"):
         vectors = skipping.transform([bad])
     expected = embedder.transform([np.delete(datasets[1], 4, axis=0)])
     assert_allclose(vectors, expected, atol=1e-7)
@@ -252,6 +254,13 @@ def make_tiny(sign=1.0):
     return Tiny(sign)
 
 
+class SideBranch(Tiny):
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        features, side = x.mean(dim=(2, 3)), x.amax(dim=(2, 3))
+        return self.fc(features) + side.mean()
+
+
 def not_traceable():
     class Dynamic(Tiny):
         def forward(self, x):
@@ -270,6 +279,7 @@ def test_factory(datasets):
         (dict, TypeError, "must return a torch nn.Module"),
         (not_traceable, ValueError, "must be traceable"),
         (nn.Identity, ValueError, "must end in"),
+        (SideBranch, ValueError, "layer must be given for test_embedder.SideBranch"),
     ]:
         with pytest.raises(error, match=message):
             DatasetEmbedder(bad).fit(datasets)
@@ -302,9 +312,10 @@ def test_bad_weights_and_layers(datasets, tmp_path):
         )
     with pytest.raises(ValueError, match="layer must be a node.*body"):
         small(layer="body.9").fit(datasets)
-    (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(ValueError, match="must be a safetensors file"):
-        small(weights=tmp_path / "text.safetensors").fit(datasets)
+    for name in ("text.safetensors", "text.pt"):
+        (tmp_path / name).write_text("no tensors")
+        with pytest.raises(ValueError, match="must be a safetensors file"):
+            small(weights=tmp_path / name).fit(datasets)
 
 
 class Malicious:
@@ -327,7 +338,9 @@ def test_state_dicts(datasets, tmp_path):
     torch.save(wrapped, tmp_path / "wrapped.pth")
     headless = {k: v for k, v in state.items() if not k.startswith("fc.")}
     torch.save(headless, tmp_path / "headless.pt")
-    for name in ("plain.pt", "wrapped.pth", "headless.pt"):
+    parallel = {f"module.{k}": v.numpy() for k, v in state.items()}
+    networks.write_checkpoint(tmp_path / "parallel.safetensors", parallel, {})
+    for name in ("plain.pt", "wrapped.pth", "headless.pt", "parallel.safetensors"):
         embedder = small(weights=tmp_path / name).fit(datasets)
         assert embedder.fingerprint_ == base.fingerprint_, name
     missing = {k: v for k, v in state.items() if k != "body.0.weight"}
@@ -437,12 +450,56 @@ def test_memory_embeds_each_dataset_once(datasets, tmp_path, monkeypatch, rng):
     assert len(passes) == 6
 
 
+def test_memory_with_files_that_are_missing(tmp_path, datasets):
+    from PIL import Image
+
+    Image.fromarray(datasets[0][0]).save(tmp_path / "a.png")
+    dataset = [tmp_path / "a.png", tmp_path / "missing.png"]
+    embedder = small(memory=str(tmp_path / "cache"), on_error="skip").fit([dataset])
+    with pytest.warns(UserWarning, match="Skipped 1 image"):
+        embedder.transform([dataset])
+
+
+def test_tensors_of_a_users_dataset_can_still_be_trained_on():
+    class Caching(torch.utils.data.Dataset):
+        kept = {}
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return self.kept.setdefault(i, torch.rand(3, 16, 16))
+
+    small().fit_transform([Caching()])
+    weight = torch.ones((), requires_grad=True)
+    (weight * Caching.kept[0]).sum().backward()
+    assert weight.grad is not None
+
+
+def test_strips_do_not_explode(rng):
+    strip = rng.integers(0, 256, size=(2, 4000, 3), dtype=np.uint8)
+    network = networks.open_network("small_resnet", weights=None, image_size=16)
+    batch = network.preprocess([strip])
+    assert batch.shape == (1, 3, 16, 16)
+    middle = network.preprocess([strip[:, 1990:2010]])
+    assert torch.equal(batch[..., 4:12], middle[..., 4:12])
+
+
+def test_image_sizes_that_a_network_cannot_take(datasets):
+    for name, size in [("alexnet", 32), ("vit_b_16", 64)]:
+        embedder = DatasetEmbedder(name, weights=None, image_size=size)
+        with pytest.raises(
+            ValueError, match=f"image_size must suit {name}, got {size}"
+        ):
+            embedder.fit(datasets)
+
+
 def test_memory_repeats_warnings(datasets, tmp_path):
     bad = datasets[0] / 255
     bad[2] = np.nan
     embedder = small(memory=str(tmp_path), on_error="skip").fit(datasets)
     for _ in range(2):
-        with pytest.warns(UserWarning, match="Skipped 1 images"):
+        with pytest.warns(UserWarning, match="Skipped 1 image"):
             embedder.transform([bad])
 
 

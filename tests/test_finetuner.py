@@ -26,6 +26,7 @@ from sklearn_p2l import (
     SourceSelector,
     networks,
 )
+from sklearn_p2l._finetuner import _validation_part
 from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.networks import training
 
@@ -136,8 +137,24 @@ def test_hundred_classes_and_classes_of_one(rng):
     tuner = scratch(early_stopping=True, validation_fraction=0.3).fit(X, y)
     assert tuner.predict_proba(X).shape == (130, 100)
     assert "validation_score" in tuner.history_[0]
-    every_class_once = scratch(early_stopping=True).fit(X[:100], y[:100])
+    with pytest.warns(UserWarning, match="No sample can be spared"):
+        every_class_once = scratch(early_stopping=True).fit(X[:100], y[:100])
     assert "validation_loss" not in every_class_once.history_[0]
+
+
+@pytest.mark.parametrize(
+    "counts, fraction, n",
+    [([5] * 10, 0.1, 5), ([4] * 100, 0.1, 40), ([2, 2], 0.1, 1), ([90, 10], 0.2, 20)],
+)
+def test_validation_part(counts, fraction, n, rng):
+    targets = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    part = _validation_part(targets, fraction, np.random.RandomState(0))
+    assert len(part) == len(set(part)) == n
+    drawn = np.bincount(targets[part], minlength=len(counts))
+    assert (drawn < counts).all()
+    assert (np.abs(drawn - n * np.array(counts) / sum(counts)) < 1).all()
+    indicator = np.eye(3, dtype=int)
+    assert len(_validation_part(indicator, 0.99, np.random.RandomState(0))) == 2
 
 
 @pytest.mark.parametrize(
@@ -374,13 +391,13 @@ def test_multilabel(dark_and_light, sparse):
     assert proba.shape == (40, 3) and tuner.predict(X).shape == (40, 3)
     assert_array_equal(tuner.predict(X), proba > 0.5)
     expected = average_precision_score(Y, proba, average="micro")
-    assert_allclose(tuner.score(X, Y), expected)
+    assert_allclose(tuner.score(X, given), expected)
     assert expected > 0.9
     with pytest.raises(ValueError, match="class_weight must be None"):
         scratch(class_weight="balanced").fit(X, Y)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "auto"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "auto"])
 def test_mixed_precision_learns_the_same(dark_and_light, precision):
     X, y = dark_and_light
     settings = dict(learning_rate=0.05, epochs=6)
@@ -528,8 +545,74 @@ def test_bad_images_are_named(dark_and_light):
 
 def test_divergence_of_training_is_an_error(dark_and_light):
     X, y = dark_and_light
+    with pytest.raises(ValueError, match="diverged"):  # in the last step of all
+        scratch(learning_rate=1e38, epochs=1, batch_size=100).fit(X, y).predict(X)
     with pytest.raises(ValueError, match="diverged.*smaller learning_rate"):
         scratch(learning_rate=1e20, epochs=5).fit(X, y)
+
+
+def test_an_epoch_without_finite_loss_is_never_the_best(dark_and_light, monkeypatch):
+    X, y = dark_and_light
+    original, calls = training.predict_logits, []
+
+    def first_is_nan(*args):
+        calls.append(1)
+        return original(*args) * (np.nan if len(calls) == 1 else 1)
+
+    monkeypatch.setattr(training, "predict_logits", first_is_nan)
+    settings = dict(early_stopping=True, epochs=4, learning_rate=0.05)
+    tuner = scratch(n_iter_no_change=2, **settings).fit(X, y)
+    assert np.isnan(tuner.history_[0]["validation_loss"])
+    assert len(tuner.history_) > 2
+
+
+def test_class_of_weight_zero(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch(class_weight={"dark": 0.0, "light": 1.0}, batch_size=2).fit(X, y)
+    assert set(tuner.predict(X)) == {"light"}
+
+
+def test_missing_labels_of_pandas(dark_and_light):
+    pd = pytest.importorskip("pandas")
+    X, y = dark_and_light
+    series = pd.Series(y, index=range(100, 140), dtype="string")
+    assert set(scratch().fit(X, series).classes_) == {"dark", "light"}
+    series.iloc[3] = pd.NA
+    with pytest.raises(ValueError, match="label for every sample"):
+        scratch().fit(X, series)
+
+
+def test_as_many_images_as_the_length_says(dark_and_light):
+    X, y = dark_and_light
+
+    class Liar:
+        def __init__(self, n):
+            self.n = n
+
+        def __len__(self):
+            return self.n
+
+        def __iter__(self):
+            return iter(X)
+
+    for n in (39, 41):
+        with pytest.raises(ValueError, match=f"its length says, {n}, got 40"):
+            scratch().fit(Liar(n), [*y, "dark"][:n])
+
+
+def test_a_failed_refit_leaves_nothing_half_fitted(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch().fit(X, y)
+    before = tuner.predict_proba(X)
+    with pytest.raises(ValueError, match="at least two classes"):
+        tuner.fit(X, np.zeros(40))
+    assert_array_equal(tuner.predict_proba(X), before)
+    bad = X / 255
+    bad[3] = np.nan
+    with pytest.raises(ValueError, match="image 3"):
+        tuner.fit(bad, np.arange(40) % 5)
+    with pytest.raises(NotFittedError):
+        tuner.predict(X)
 
 
 def test_unfitted():

@@ -139,17 +139,22 @@ def content_key(dataset):
     """
     if isinstance(dataset, (str, os.PathLike)):
         dataset = list_images(dataset)
-    if isinstance(dataset, np.ndarray) and dataset.dtype.kind != "O":
+    if isinstance(dataset, np.ndarray) and dataset.dtype.kind in "uif":
         return joblib.hash(np.asarray(dataset))
     if not _is_sequence(dataset):
         return None
     parts = []
     for image in dataset:
-        if isinstance(image, (str, os.PathLike)):
+        if isinstance(image, (str, os.PathLike)) and os.path.exists(image):
             status = os.stat(image)
             parts.append((os.path.abspath(image), status.st_size, status.st_mtime_ns))
-        elif isinstance(image, (np.ndarray, Image.Image)):
+        elif isinstance(image, np.ndarray):
             parts.append(joblib.hash(np.asarray(image)))
+        elif isinstance(image, Image.Image):
+            try:  # as the network will see it
+                parts.append(joblib.hash(_read_one(image, "image")))
+            except ImageError:
+                return None
         else:
             return None
     return joblib.hash(parts)
@@ -206,15 +211,15 @@ def _items(dataset):
     """Iterate over the images of a sequence or torch Dataset."""
     if _is_sequence(dataset):
         yield from dataset
+    elif hasattr(dataset, "__iter__"):  # torch gives all its Datasets __getitem__
+        for item in dataset:
+            yield _first(item)
     elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         for i in range(len(dataset)):
             try:
                 yield _first(dataset[i])
             except Exception as error:  # what a user's dataset may raise is not known
                 yield error
-    elif hasattr(dataset, "__iter__"):
-        for item in dataset:
-            yield _first(item)
     else:
         raise ValueError(
             "a dataset must be an array, a sequence of images or paths, a folder or a "
@@ -240,19 +245,25 @@ def _read(numbered_images, on_error, skipped):
 
 
 def _read_one(image, name):
-    if isinstance(image, Exception):
-        raise ImageError(f"{name} must be readable, got {_explain(image)}.") from image
     if isinstance(image, (str, os.PathLike)):
         return _read_file(Path(image))
+    try:
+        return _convert(image, name)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders of broken images raise almost anything
+        raise ImageError(f"{name} must be readable, got {_explain(error)}.") from error
+
+
+def _convert(image, name):
+    """Convert an image in memory to uint8 (H, W, 3)."""
+    if isinstance(image, Exception):
+        raise image
     if isinstance(image, Image.Image):
-        try:
-            return _from_pil(image, name)
-        except (OSError, SyntaxError) as error:
-            raise ImageError(
-                f"{name} must be readable, got {_explain(error)}."
-            ) from error
+        return _from_pil(image, name)
     if hasattr(image, "detach"):  # a tensor, (C, H, W)
-        image = image.detach().cpu().numpy()
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()
         if image.ndim == 3 and image.shape[0] in (1, 3):
             image = np.moveaxis(image, 0, -1)
     if not isinstance(image, np.ndarray):
@@ -275,12 +286,12 @@ def _to_rgb(images, name):
         if not np.isfinite(images).all():
             raise ImageError(f"{name} must be finite, got NaN or infinity.")
         low, high = float(images.min()), float(images.max())
-        if low < 0 or high > 1 + 1e-6:
+        if low < -1e-6 or high > 1 + 1e-6:
             raise ImageError(
                 f"{name} must be {_RANGE}, got float from {low:g} to {high:g}; divide "
                 "by the largest possible value (do not normalise)."
             )
-        images = np.rint(images * 255).astype(np.uint8)
+        images = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
     elif images.dtype != np.uint8:
         raise ImageError(
             f"{name} must be {_RANGE}, got {images.dtype}; divide by the largest "

@@ -14,7 +14,7 @@ _WINDOWS = (8, 16, 32)
 _BLURS = (0.0, 0.6, 1.2)
 # Patches with less contrast (standard deviation of their values) show nothing.
 _MIN_CONTRAST = 15
-_N_TEST = 300
+_N_TEST = 500
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 _SOURCES = {
@@ -78,8 +78,8 @@ def load_small_tasks(random_state=0):
     (300, 16, 16, 3)
     """
     rng = check_random_state(random_state)
-    shares = {"sources": 0.4, "training": 0.15, "training test": 0.15}
-    shares |= {"held out": 0.15, "held out test": 0.15}
+    shares = {"sources": 0.36, "training": 0.12, "training test": 0.2}
+    shares |= {"held out": 0.12, "held out test": 0.2}
     pools = _pools(shares, rng)
 
     def make(pool, definition, n_samples):

@@ -1,8 +1,11 @@
 """Where and in which precision to compute."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+
+_CPU = torch.device("cpu")
 
 
 def choose_device(device: str) -> torch.device:
@@ -27,6 +30,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
         "auto": torch.bfloat16 if _fast_bfloat16(device) else None,
     }[precision]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device = _CPU) -> Iterator[None]:
+    """Draw from `seed` inside, and leave all random state as it was before."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        # torch.manual_seed would seed every GPU, and no one would restore them.
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

@@ -18,6 +18,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from sklearn_p2l.networks.devices import seeded
 from sklearn_p2l.networks.weights import hash_weights, load_weights, read_checkpoint
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -66,6 +67,7 @@ class ImageNetwork(nn.Module):
         self.preprocessing = preprocessing
         self.head, penultimate = _last_layers(model, architecture)
         self.layer = layer or penultimate
+        self._is_penultimate = layer is None
         mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
         std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
@@ -80,9 +82,13 @@ class ImageNetwork(nn.Module):
         return torch.cat([self._resize(image[np.newaxis]) for image in images])
 
     def _resize(self, images: np.ndarray) -> torch.Tensor:
-        batch = torch.from_numpy(np.require(images, requirements="CW")).permute(
-            0, 3, 1, 2
-        )
+        images = np.require(images, requirements="CW")
+        batch = torch.from_numpy(images).permute(0, 3, 1, 2)
+        height, width = batch.shape[2:]
+        side = 2 * min(height, width)
+        if max(height, width) > 2 * side:
+            # Of such a strip only the middle remains: do not enlarge the rest.
+            batch = F.center_crop(batch, [min(height, side), min(width, side)])
         rule = self.preprocessing
         if min(batch.shape[2:]) != rule.resize_size:
             batch = F.resize(
@@ -103,9 +109,11 @@ class ImageNetwork(nn.Module):
     @functools.cached_property
     def _extractor(self) -> nn.Module:
         try:
-            return create_feature_extractor(self.model.eval(), [self.layer])
+            return create_feature_extractor(
+                self.model.eval(), [self.layer], suppress_diff_warning=True
+            )
         except ValueError as error:
-            nodes = get_graph_node_names(self.model)[1]
+            nodes = get_graph_node_names(self.model, suppress_diff_warning=True)[1]
             close = difflib.get_close_matches(self.layer, nodes, n=5, cutoff=0.3)
             raise ValueError(
                 f"layer must be a node of {self.architecture}, got {self.layer!r}; "
@@ -115,20 +123,44 @@ class ImageNetwork(nn.Module):
 
     def forward_features(self, batch: torch.Tensor) -> torch.Tensor:
         # (n, 3, S, S) uint8 -> (n, num_features); maps are averaged over positions
-        features = self._extractor(self._normalize(batch))[self.layer].float()
-        if features.ndim == 4:
-            features = features.mean(dim=(2, 3))
-        elif features.ndim == 3:  # tokens of a transformer
-            features = features.mean(dim=1)
-        return features.flatten(start_dim=1)
+        extractor = self._extractor.to(batch.device)
+        return _pool(extractor(self._normalize(batch))[self.layer])
 
-    @functools.cached_property
     @torch.inference_mode()
-    def num_features(self) -> int:
-        """Width of the features."""
+    def check(self) -> None:
+        """Try the network on one image, and learn the width of its features.
+
+        Raises
+        ------
+        ValueError
+            If it cannot take images of this size, or if what comes before the head in
+            its graph is not what feeds the head.
+        """
         size = self.preprocessing.crop_size
-        batch = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-        return self.eval().forward_features(batch.to(self.mean.device)).shape[1]
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, 3, size, size)
+        batch = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        head_input = []
+        hook = self.model.get_submodule(self.head).register_forward_pre_hook(
+            lambda module, args: head_input.append(_pool(args[0]))
+        )
+        extractor = self.eval()._extractor
+        try:
+            self(batch)
+            features = _pool(extractor(self._normalize(batch))[self.layer])
+        except Exception as error:  # each network fails in its own way
+            raise ValueError(
+                f"image_size must suit {self.architecture}, got {size}, at which it "
+                f"raises {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            hook.remove()
+        if self._is_penultimate and not torch.equal(features, head_input[-1]):
+            raise ValueError(
+                f"layer must be given for {self.architecture}, whose last layer takes "
+                "its input from somewhere else than the node before it."
+            )
+        self.num_features = features.shape[1]
 
     def features_hash(self) -> str:
         """Hash the weights that the features depend on (not those of the head)."""
@@ -146,8 +178,7 @@ class ImageNetwork(nn.Module):
         parent, _, name = self.head.rpartition(".")
         old = self.model.get_submodule(self.head)
         bias = old.bias is not None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             if isinstance(old, nn.Linear):
                 new = nn.Linear(old.in_features, num_classes, bias=bias)
             else:
@@ -227,8 +258,7 @@ def open_network(
             )
         backbone, origin = metadata["architecture"], os.fspath(path)
         image_size = image_size or int(metadata.get("image_size") or 0) or None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model, preprocessing = _build(backbone)
     known = _known_weights(backbone, weights) if state is None else None
     if known is not None:
@@ -249,6 +279,7 @@ def open_network(
     )
     if state is not None:
         load_weights(model, state, head=network.head, origin=origin)
+    network.check()
     return network.eval()
 
 
@@ -342,10 +373,20 @@ def _preprocessing_of(weights) -> Preprocessing:
     )
 
 
+def _pool(features: torch.Tensor) -> torch.Tensor:
+    """Average maps over positions, and tokens over the sequence: (n, num_features)."""
+    features = features.float()
+    if features.ndim == 4:
+        features = features.mean(dim=(2, 3))
+    elif features.ndim == 3:
+        features = features.mean(dim=1)
+    return features.flatten(start_dim=1)
+
+
 def _last_layers(model: nn.Module, architecture: str) -> tuple[str, str]:
     """Find the head, the last layer with weights, and the node that feeds it."""
     try:
-        nodes = get_graph_node_names(model)[1]
+        nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
     except Exception as error:  # tracing runs the model's own code
         raise ValueError(
             f"the network {architecture} must be traceable by torch.fx, got "

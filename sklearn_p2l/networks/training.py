@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_p2l.networks.devices import autocast
+from sklearn_p2l.networks.devices import autocast, seeded
 
 # Larger inputs are kept in a temporary file rather than in memory.
 _IN_MEMORY_BYTES = 2 * 2**30
@@ -27,9 +27,14 @@ def prepare(network, batches: Iterable, n_samples: int) -> torch.Tensor:
         inputs = np.empty(shape, np.uint8)
     done = 0
     for images in batches:
-        batch = network.preprocess(images)
-        inputs[done : done + len(batch)] = batch.numpy()
-        done += len(batch)
+        if done + len(images) <= n_samples:
+            batch = network.preprocess(images)
+            inputs[done : done + len(images)] = batch.numpy()
+        done += len(images)
+    if done != n_samples:
+        raise ValueError(
+            f"X must yield as many samples as its length says, {n_samples}, got {done}."
+        )
     return torch.from_numpy(inputs)
 
 
@@ -68,7 +73,15 @@ def train(
     multilabel = targets.ndim == 2
     truth = torch.from_numpy(targets.astype(np.float32 if multilabel else np.int64))
     weight = None if class_weight is None else torch.from_numpy(class_weight).to(device)
-    loss_of = nn.BCEWithLogitsLoss() if multilabel else nn.CrossEntropyLoss(weight)
+
+    def loss_of(logits, indices):
+        wanted = truth[indices].to(device)
+        if multilabel:
+            return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        losses = nn.functional.cross_entropy(logits, wanted, weight, reduction="none")
+        if weight is None:
+            return losses.mean()
+        return losses.sum() / weight[wanted].sum().clamp_min(1e-12)
 
     network = network.to(device, memory_format=torch.channels_last)
     frozen = body_multiplier == 0
@@ -79,27 +92,23 @@ def train(
         body_rate = body_multiplier * learning_rate
         groups.append({"params": network.body_parameters(), "lr": body_rate})
     optimizer = torch.optim.SGD(groups, momentum=momentum, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.StepLR(
-        optimizer, step_size=math.ceil(step_size * epochs - 1e-9), gamma=gamma
-    )
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    epochs_per_step = math.ceil(step_size * epochs - 1e-9)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     history, best, interrupted = [], None, False
-    gpus = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=gpus),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
+    with seeded(seed, device), _deterministic_cudnn():
         try:
             for epoch in progress(range(1, epochs + 1)):
                 start, total = time.perf_counter(), 0.0
+                for group, rate in zip(optimizer.param_groups, base_rates):
+                    group["lr"] = rate * gamma ** ((epoch - 1) // epochs_per_step)
                 network.train(not frozen)  # a frozen body keeps its statistics, too
                 for indices in _shuffled_batches(kept, batch_size):
                     batch = _augment(inputs[indices].to(device), augment)
                     batch = batch.contiguous(memory_format=torch.channels_last)
                     with autocast(precision, device):
                         logits = network(batch)
-                    loss = loss_of(logits.float(), truth[indices].to(device))
+                    loss = loss_of(logits.float(), indices)
                     optimizer.zero_grad(set_to_none=True)
                     scaler.scale(loss).backward()
                     scaler.step(optimizer)
@@ -111,24 +120,19 @@ def train(
                     "train_loss": total / len(kept),
                 }
                 if not np.isfinite(total):
-                    raise ValueError(
-                        f"training diverged: the loss is not finite in epoch {epoch}; "
-                        f"pass a smaller learning_rate than {learning_rate:g}."
-                    )
+                    raise ValueError(_diverged(learning_rate))
                 if len(held_out):
                     logits = predict_logits(
-                        network, inputs[held_out], batch_size, precision, device
+                        network, inputs[held_out].split(batch_size), precision, device
                     )
-                    loss = loss_of(
-                        torch.from_numpy(logits).to(device), truth[held_out].to(device)
-                    )
-                    record["validation_loss"] = loss.item()
+                    loss = loss_of(torch.from_numpy(logits).to(device), held_out).item()
+                    record["validation_loss"] = loss
                     record["validation_score"] = score(targets[validation], logits)
-                    if best is None or record["validation_loss"] < best[0]:
-                        best = (record["validation_loss"], epoch, _copy_state(network))
+                    if best is None or not loss >= best[0]:
+                        state = copy.deepcopy(network.state_dict())
+                        best = (loss if np.isfinite(loss) else np.inf, epoch, state)
                 record["seconds"] = time.perf_counter() - start
                 history.append(record)
-                schedule.step()
                 if best is not None and epoch - best[1] >= patience:
                     break
         except KeyboardInterrupt:
@@ -137,25 +141,42 @@ def train(
         network.load_state_dict(best[2])
     network.requires_grad_(True)
     network.cpu().eval()
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise ValueError(_diverged(learning_rate))
     return history, interrupted
 
 
 @torch.inference_mode()
 def predict_logits(
-    network,
-    inputs: torch.Tensor,
-    batch_size: int,
-    precision: str,
-    device: torch.device,
+    network, batches: Iterable[torch.Tensor], precision: str, device: torch.device
 ) -> np.ndarray:
-    """Compute float32 logits (n, n_outputs) in evaluation mode."""
+    """Compute float32 logits (n, n_outputs) of uint8 batches, in evaluation mode."""
     network = network.to(device, memory_format=torch.channels_last).eval()
     logits = []
-    for batch in inputs.split(batch_size):
+    for batch in batches:
         batch = batch.to(device).contiguous(memory_format=torch.channels_last)
         with autocast(precision, device):
             logits.append(network(batch).float().cpu().numpy())
     return np.concatenate(logits)
+
+
+def _deterministic_cudnn():
+    """Make cuDNN choose deterministic algorithms, with the user's other settings."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=False,
+        deterministic=True,
+        allow_tf32=cudnn.allow_tf32,
+    )
+
+
+def _diverged(learning_rate: float) -> str:
+    return (
+        "training must reach finite weights and losses, but it diverged; pass a "
+        f"smaller learning_rate than {learning_rate:g}, or larger batches where the "
+        "network has batch normalisation."
+    )
 
 
 def _shuffled_batches(kept: np.ndarray, batch_size: int) -> Iterable[torch.Tensor]:
@@ -181,7 +202,3 @@ def _augment(batch: torch.Tensor, augment: str | None) -> torch.Tensor:
         mirrored = torch.rand(len(batch), device=batch.device) < 0.5
         batch = torch.where(mirrored.view(-1, 1, 1, 1), batch.flip(-1), batch)
     return batch
-
-
-def _copy_state(network) -> dict:
-    return copy.deepcopy(network.state_dict())

@@ -1,12 +1,11 @@
 """Weights on disk: read without unpickling, compared key by key, hashed."""
 
 import hashlib
-import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 from torch import nn
 
@@ -30,16 +29,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 # A safe_open handle has keys() but is not itself iterable.
-                state = {key: file.get_tensor(key) for key in file.keys()}
-                return state, dict(file.metadata() or {})
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+                content = {key: file.get_tensor(key) for key in file.keys()}
+                metadata = dict(file.metadata() or {})
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            metadata = {}
+    except Exception as error:  # readers of broken files raise almost anything
         raise ValueError(
             f"{path} must be a safetensors file or a torch state dict (plain tensors, "
             f"which can be read without executing code), got {type(error).__name__}: "
             f"{error}"
         ) from error
-    metadata = {}
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             metadata = {k: v for k, v in content.items() if isinstance(v, str)}
@@ -48,8 +48,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
         isinstance(value, torch.Tensor) for value in content.values()
     ):
         raise ValueError(f"{path} must hold a state dict of tensors.")
-    # Parallel training prefixes every key.
-    return {key.removeprefix("module."): v for key, v in content.items()}, metadata
+    if all(key.startswith("module.") for key in content):  # from parallel training
+        content = {key.removeprefix("module."): v for key, v in content.items()}
+    return content, metadata
 
 
 def write_checkpoint(
