@@ -149,6 +149,16 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     n_samples_ : int
         Number of samples given to `fit`.
 
+    image_size_ : int
+        Side of the images that the network takes, in pixels.
+
+    backbone_ : str or callable
+        Architecture of the network.
+
+    y_type_ : str
+        Type of the target, as :func:`~sklearn.utils.multiclass.type_of_target` names
+        it.
+
     See Also
     --------
     SourceSelector : Ranks the sources.
@@ -505,23 +515,24 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                     "y must hold a label for every sample, got NaN or None."
                 )
         check_classification_targets(y)
-        self.y_type_ = type_of_target(y, input_name="y")
-        if self._multilabel:
+        y_type = type_of_target(y, input_name="y")
+        if y_type == "multilabel-indicator":
             targets = check_array(y, accept_sparse=True, input_name="y")
             targets = targets.toarray() if hasattr(targets, "toarray") else targets
-            self.classes_ = np.arange(targets.shape[1])
-            return np.asarray(targets)
-        if self.y_type_ not in ("binary", "multiclass"):
+            classes = np.arange(targets.shape[1])
+        elif y_type in ("binary", "multiclass"):
+            classes, targets = np.unique(column_or_1d(y), return_inverse=True)
+        else:
             raise ValueError(
                 "y must be 1-D class labels or a multilabel indicator of 0 and 1, got "
-                f"a target of type {self.y_type_!r}."
+                f"a target of type {y_type!r}."
             )
-        self.classes_, targets = np.unique(column_or_1d(y), return_inverse=True)
-        if len(self.classes_) < 2:
+        if len(classes) < 2 and targets.ndim == 1:
             raise ValueError(
-                f"y must have at least two classes, got one: {self.classes_[0]}."
+                f"y must have at least two classes, got one: {classes[0]}."
             )
-        return targets
+        self.y_type_, self.classes_ = y_type, classes
+        return np.asarray(targets)
 
     def _choose_source(self, X):
         """Return the name of the source to start from, or None for random weights."""
