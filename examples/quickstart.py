@@ -26,7 +26,9 @@ from sklearn_p2l.divergence import pairwise_divergence
 from sklearn_p2l.metrics import picks_to_best_loss, spearman_score
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument("--folder", help="where to keep the catalog (default: nowhere)")
+parser.add_argument(
+    "--folder", help="where to keep the catalog (default: a new temporary folder)"
+)
 parser.add_argument("--n-jobs", type=int, default=1, help="trainings at a time")
 options = parser.parse_args()
 

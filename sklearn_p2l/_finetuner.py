@@ -59,9 +59,10 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         the way to train a source itself.
 
     backbone : str or callable, default=None
-        Architecture for random weights and for sources that do not name theirs: as
-        the `backbone` of DatasetEmbedder. None takes the architecture that all
-        `sources` share.
+        Architecture for random weights and for sources that do not name theirs: the
+        name of a torchvision classification network, "small_resnet", or a function
+        that returns a torch module. None takes the architecture that all `sources`
+        share.
 
     learning_rate : float, default=0.01
         Initial learning rate of the last layer.
@@ -120,7 +121,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     random_state : int, RandomState instance or None, default=None
         Decides initial weights, order and augmentation. An int makes training
-        reproducible on one device.
+        reproducible on one device; on a GPU, as far as PyTorch has deterministic
+        versions of the operations in the network.
 
     verbose : int, default=0
         1 shows a progress bar over epochs.
@@ -147,7 +149,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         The trained network, as arrays.
 
     n_samples_ : int
-        Number of samples given to `fit`.
+        Number of samples trained on: those given to `fit` less the validation part.
 
     image_size_ : int
         Side of the images that the network takes, in pixels.
@@ -198,7 +200,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         "selector": [HasMethods(["fit", "predict"]), None],
         "sources": [SourceCatalog, None],
         "source": [str, None],
-        "backbone": [str, os.PathLike, callable, None],
+        "backbone": [str, callable, None],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "body_learning_rate_multiplier": [Interval(Real, 0, None, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left")],
@@ -302,7 +304,6 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         vars(self).pop("weights_", None)  # not fitted until trained again
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = networks.choose_device(self.device)
-        self.n_samples_ = len(targets)
         self.source_ = self._choose_source(X)
         network, self.backbone_ = self._open_network(networks, seed)
         network.reset_classifier(
@@ -322,6 +323,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                     UserWarning,
                     stacklevel=3,
                 )
+        self.n_samples_ = len(targets) - len(validation)
         multiplier = self.body_learning_rate_multiplier
         self.history_, interrupted = networks.train(
             network,
@@ -454,7 +456,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             File to write, ending in ".safetensors".
 
         size : int, default=None
-            Number of training examples; None takes the number given to `fit`.
+            Number of training examples; None takes ``n_samples_``.
 
         metadata : dict, default=None
             Anything else worth keeping, as JSON types.
@@ -609,6 +611,11 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                     f"source {self.source_!r} does not name its architecture; pass "
                     "backbone, or give the catalog its architectures."
                 )
+        if networks.is_file_name(backbone):
+            raise ValueError(
+                f"backbone must name an architecture, got the file {backbone!r}; "
+                "weights to start from belong to a source of the catalog."
+            )
         network = networks.open_network(
             backbone, weights=checkpoint, image_size=self.image_size, seed=seed
         )

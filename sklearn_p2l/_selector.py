@@ -121,8 +121,8 @@ class SourceSelector(BaseEstimator):
     Notes
     -----
     Up to 5 million breakpoints (1,000 targets with 100 sources have about that many)
-    the sweep is exact; above, that many of them are candidates, evenly thinned, and
-    the correlation at each candidate is still exact.
+    the sweep is exact; above, at most that many of them, evenly thinned, bound the
+    intervals, and the correlation in the middle of each is still exact.
 
     ``cross_val_predict(..., method="decision_function")`` serves classifiers only; to
     predict each target without it, loop over the splits of LeaveOneOut.

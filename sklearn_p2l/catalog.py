@@ -24,7 +24,7 @@ _VERSION = 1
 _MEMORY_MAP_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """One candidate source: a dataset, and usually the network trained on it.
 
@@ -63,11 +63,11 @@ class Source:
 
     name: str
     size: int
-    embedding: np.ndarray = field(repr=False, compare=False)
+    embedding: np.ndarray = field(repr=False)
     checkpoint: str | None = None
     architecture: str | None = None
     n_classes: int | None = None
-    metadata: Mapping | None = field(default=None, hash=False)
+    metadata: Mapping | None = None
     fingerprint: str | None = None
 
     def __post_init__(self):
@@ -89,6 +89,14 @@ class Source:
             object.__setattr__(self, "fingerprint", own)
         elif own is not None:
             check_same_fingerprint(own, self.fingerprint, f"source {self.name!r}")
+
+    def __eq__(self, other):
+        if not isinstance(other, Source):
+            return NotImplemented
+        return SourceCatalog([self]) == SourceCatalog([other])
+
+    def __hash__(self):
+        return hash((self.name, self.size, self.fingerprint))
 
 
 # What a catalog keeps of each source besides its name, size and vector.
@@ -179,7 +187,15 @@ class SourceCatalog:
             )
         # A memory-mapped file stays one, and its values are checked when compared.
         mapped = isinstance(embeddings, np.memmap)
-        if not mapped:
+        if mapped:
+            if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
+                raise ValueError(
+                    "memory-mapped embeddings must be a 2-D array of floats, got "
+                    f"{embeddings.dtype} of shape {embeddings.shape}."
+                )
+            embeddings = embeddings.view()
+            embeddings.flags.writeable = False
+        else:
             embeddings = check_array(
                 embeddings,
                 dtype=[np.float64, np.float32],
@@ -241,7 +257,8 @@ class SourceCatalog:
         embeddings : array-like of shape (n_sources, n_features)
             Summary vectors, as a DatasetEmbedder returns them.
         sizes : array-like of shape (n_sources,)
-            Numbers of training examples; positive.
+            Numbers of training examples; positive. A Series whose index holds names
+            is matched by name.
         names : sequence of str
             Unique names.
         checkpoints : sequence of (str or path-like or None), default=None
@@ -266,6 +283,13 @@ class SourceCatalog:
             For repeated names, sizes that are not positive, or lengths that differ.
         """
         names = list(names)
+        if hasattr(sizes, "loc") and any(name in sizes.index for name in names):
+            absent = [name for name in names if name not in sizes.index]
+            if absent:
+                raise ValueError(
+                    f"sizes must have a number for every name, got none for {absent}."
+                )
+            sizes = sizes.loc[names]
         if isinstance(architectures, str):
             architectures = [architectures] * len(names)
         columns = {}
@@ -685,7 +709,10 @@ def _read_catalog_file(folder):
     try:
         content = json.loads((folder / "catalog.json").read_text(encoding="utf-8"))
         keys = {"version", "fingerprint", "embeddings", "sources"}
-        return content if content["format"] == _FORMAT and keys <= set(content) else {}
+        # The folder may be a stranger's: no path that leads out of it.
+        named = re.fullmatch(r"embeddings-[0-9a-f]{16}\.npy", content["embeddings"])
+        known = content["format"] == _FORMAT and keys <= set(content)
+        return content if known and named else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -702,7 +729,7 @@ def _store_checkpoint(checkpoint, folder, name):
     with open(checkpoint, "rb") as file:
         while part := file.read(2**20):
             digest.update(part)
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name[:80])
     file_name = f"{safe}-{digest.hexdigest()[:16]}{checkpoint.suffix}"
     stored = folder / "checkpoints" / file_name
     if not stored.exists():

@@ -11,7 +11,8 @@ position.
 Functions named ``*_score`` are better when higher, ``*_loss`` when lower.
 
 The scorers (``*_scorer``) serve as ``scoring=`` in scikit-learn's model selection;
-those of a loss return it negated, so that higher is better.
+those of a loss return it negated, so that higher is better. They take no part in
+metadata routing: weights of targets reach the selector's own `score` only.
 """
 
 import warnings

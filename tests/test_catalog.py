@@ -46,6 +46,8 @@ def test_sequence_of_sources(zoo):
     assert zoo[1:].names == ("b", "c")
     assert zoo[np.array([True, False, True])].names == ("a", "c")
     assert zoo[["c", "a"]]["a"] == zoo["a"]
+    assert zoo["a"] != dataclasses.replace(zoo["a"], embedding=np.array([1.0, 9.0]))
+    assert zoo["a"] != "a"
     with pytest.raises(KeyError, match="no source 'z'"):
         zoo["z"]
     with pytest.raises(IndexError, match="no source 3"):
@@ -304,6 +306,8 @@ def test_large_catalogs_are_memory_mapped(zoo, tmp_path, monkeypatch):
     "text",
     [
         '{"format": "sklearn_p2l.SourceCatalog", "version": 1}',
+        '{"format": "sklearn_p2l.SourceCatalog", "version": 1, "fingerprint": null,'
+        ' "sources": [], "embeddings": "../victim.npy"}',
         None,
         "{",
         '{"format": "other"}',
@@ -315,6 +319,42 @@ def test_load_refuses_other_folders(tmp_path, text):
         (tmp_path / "catalog.json").write_text(text)
     with pytest.raises(ValueError, match="folder written by SourceCatalog.save"):
         SourceCatalog.load(tmp_path)
+
+
+def test_nothing_outside_the_folder_is_touched(zoo, tmp_path):
+    victim, folder = tmp_path / "victim.txt", tmp_path / "zoo"
+    victim.write_text("mine")
+    zoo.save(folder)
+    content = json.loads((folder / "catalog.json").read_text())
+    text = json.dumps(content | {"embeddings": "../victim.txt"})
+    (folder / "catalog.json").write_text(text)
+    zoo.save(folder)
+    assert victim.read_text() == "mine" and SourceCatalog.load(folder) == zoo
+
+
+def test_memory_mapped_vectors_are_read_only(tmp_path):
+    np.save(tmp_path / "m.npy", np.ones((3, 2)))
+    mapped = np.load(tmp_path / "m.npy", mmap_mode="r+")
+    made = SourceCatalog.from_arrays(mapped, **ARGUMENTS)
+    assert isinstance(made.embeddings, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        made.embeddings[0] = np.nan
+    np.save(tmp_path / "flat.npy", np.ones(3))
+    with pytest.raises(ValueError, match="must be a 2-D array of floats"):
+        flat = np.load(tmp_path / "flat.npy", mmap_mode="r")
+        SourceCatalog.from_arrays(flat, **ARGUMENTS)
+
+
+def test_sizes_with_names_are_matched_by_name():
+    sizes = pd.Series({"c": 30, "a": 10, "b": 20})
+    made = SourceCatalog.from_arrays(np.ones((3, 2)), sizes=sizes, names=list("abc"))
+    assert made.sizes.tolist() == [10, 20, 30]
+    with pytest.raises(ValueError, match=r"got none for \['z'\]"):
+        SourceCatalog.from_arrays(np.ones((3, 2)), sizes=sizes, names=list("abz"))
+    plain = pd.Series([10, 20, 30], index=[7, 8, 9])
+    assert SourceCatalog.from_arrays(
+        np.ones((3, 2)), sizes=plain, names=list("abc")
+    ).sizes.tolist() == [10, 20, 30]
 
 
 def test_load_refuses_newer_formats(zoo, tmp_path):

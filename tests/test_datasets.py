@@ -121,7 +121,9 @@ def test_batches(images):
 def test_series_of_paths(folder):
     pd = pytest.importorskip("pandas")
     paths = list_images(folder)
-    assert len(read(pd.Series(paths, index=range(5, 25)))) == 20
+    series = pd.Series(paths, index=range(5, 25))
+    assert len(read(series)) == 20
+    assert content_key(series) == content_key(folder)
 
 
 def test_linked_folders_are_followed_once(folder, tmp_path):

@@ -350,6 +350,7 @@ def test_early_stopping_returns_to_the_best_epoch(dark_and_light, rng):
     settings = dict(learning_rate=0.1, gamma=1.0, early_stopping=True)
     tuner = scratch(epochs=40, n_iter_no_change=3, validation_fraction=0.3, **settings)
     tuner.fit(X, noise)
+    assert tuner.n_samples_ == 28  # of 40, less 30 %
     losses = [h["validation_loss"] for h in tuner.history_]
     best = int(np.argmin(losses))
     assert len(losses) == best + 1 + 3 < 40
@@ -501,6 +502,7 @@ def test_fine_tuning_a_torchvision_network(dark_and_light, tmp_path):
         (dict(source="zebra", zoo=True), "must be in the catalog, got 'zebra'"),
         (dict(source="bare", bare=True), "must have a checkpoint"),
         (dict(source=None, backbone="resnet19"), "did you mean"),
+        (dict(source=None, backbone="a.safetensors"), "must name an architecture"),
         (dict(source=None, backbone="small_resnet", device="tpu9"), "device must be"),
     ],
 )

@@ -15,7 +15,17 @@ from sklearn.utils import gen_batches
 
 # Files of a folder with other extensions are not images and are passed over.
 IMAGE_EXTENSIONS = (
-    ".bmp .gif .jpeg .jpg .pbm .pgm .png .ppm .tif .tiff .webp".split()  # fmt: skip
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
 )
 
 _RANGE = "uint8 in 0..255 or float in 0..1"
@@ -137,8 +147,7 @@ def content_key(dataset):
     Files are known by path, size and time of change, arrays by their values. Torch
     Datasets are not hashed: equal ones need not have equal hashes.
     """
-    if isinstance(dataset, (str, os.PathLike)):
-        dataset = list_images(dataset)
+    dataset = _expand(dataset)
     if isinstance(dataset, np.ndarray) and dataset.dtype.kind in "uif":
         return joblib.hash(np.asarray(dataset))
     if not _is_sequence(dataset):
@@ -160,6 +169,13 @@ def content_key(dataset):
     return joblib.hash(parts)
 
 
+def _expand(dataset):
+    """Return the paths of a folder or a Series as a sequence, and all else as it is."""
+    if isinstance(dataset, (str, os.PathLike)):
+        return list_images(dataset)
+    return dataset.to_numpy() if hasattr(dataset, "to_numpy") else dataset
+
+
 def _is_sequence(dataset):
     return isinstance(dataset, (list, tuple)) or (
         isinstance(dataset, np.ndarray) and dataset.ndim == 1
@@ -167,10 +183,7 @@ def _is_sequence(dataset):
 
 
 def _batches(dataset, batch_size, on_error, skipped):
-    if isinstance(dataset, (str, os.PathLike)):
-        dataset = list_images(dataset)
-    elif hasattr(dataset, "to_numpy"):  # a Series of paths
-        dataset = dataset.to_numpy()
+    dataset = _expand(dataset)
     if isinstance(dataset, np.ndarray) and dataset.ndim != 1:
         _check_array(dataset)
         for part in gen_batches(len(dataset), batch_size) if len(dataset) else ():

@@ -51,9 +51,9 @@ def load_small_tasks(random_state=0):
     "flower.jpg", 16 × 16 pixels. The tasks are to tell digits, the quarter turn that a
     digit was given, the direction of the strongest edges of a patch (of four), its
     strongest colour (of three), how far it was zoomed out (of three) or blurred (of
-    three). No digit and no pixel of a photograph is
-    used in more than one role: sources, training targets, held-out targets, and of
-    these the training and the test images.
+    three). No digit and no pixel of a photograph is used in more than one role:
+    sources, training targets, held-out targets, and of these the training and the test
+    images. A target has up to 500 test images, as many as there are.
 
     Parameters
     ----------

@@ -2,15 +2,15 @@
 
 from sklearn_p2l.networks.devices import choose_device
 from sklearn_p2l.networks.features import extract_features
-from sklearn_p2l.networks.images import ImageNetwork, open_network
+from sklearn_p2l.networks.images import is_file_name, open_network
 from sklearn_p2l.networks.training import predict_logits, prepare, train
 from sklearn_p2l.networks.weights import get_weights, set_weights, write_checkpoint
 
 __all__ = [
-    "ImageNetwork",
     "choose_device",
     "extract_features",
     "get_weights",
+    "is_file_name",
     "open_network",
     "predict_logits",
     "prepare",

@@ -4,7 +4,7 @@ import difflib
 import functools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,8 +40,7 @@ class Preprocessing:
         if image_size is None:
             return self
         resize_size = round(self.resize_size * image_size / self.crop_size)
-        values = asdict(self) | {"resize_size": resize_size, "crop_size": image_size}
-        return Preprocessing(**values)
+        return replace(self, resize_size=resize_size, crop_size=image_size)
 
 
 class ImageNetwork(nn.Module):
@@ -150,8 +149,8 @@ class ImageNetwork(nn.Module):
             features = _pool(extractor(self._normalize(batch))[self.layer])
         except Exception as error:  # each network fails in its own way
             raise ValueError(
-                f"image_size must suit {self.architecture}, got {size}, at which it "
-                f"raises {type(error).__name__}: {error}"
+                f"image_size must suit {self.architecture}, got {size}, at which float32 "
+                f"images of 3 channels raise {type(error).__name__}: {error}"
             ) from error
         finally:
             hook.remove()
@@ -252,7 +251,7 @@ def open_network(
     None for random weights by `seed`. A factory's own weights count as "DEFAULT".
     """
     state, origin = None, ""
-    if isinstance(backbone, os.PathLike) or _is_file_name(backbone):
+    if isinstance(backbone, os.PathLike) or is_file_name(backbone):
         path = backbone
         state, metadata = read_checkpoint(path)
         if "architecture" not in metadata:
@@ -295,7 +294,8 @@ def architecture_name(backbone: str | Callable) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', 'factory')}"
 
 
-def _is_file_name(backbone) -> bool:
+def is_file_name(backbone) -> bool:
+    """Tell whether a backbone is given as a checkpoint file, by its ending."""
     return isinstance(backbone, str) and backbone.endswith(
         (".safetensors", ".pt", ".pth")
     )
