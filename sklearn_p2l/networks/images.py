@@ -149,8 +149,8 @@ class ImageNetwork(nn.Module):
             features = _pool(extractor(self._normalize(batch))[self.layer])
         except Exception as error:  # each network fails in its own way
             raise ValueError(
-                f"image_size must suit {self.architecture}, got {size}, at which float32 "
-                f"images of 3 channels raise {type(error).__name__}: {error}"
+                f"image_size must suit {self.architecture}, got {size}, at which "
+                f"float32 images of 3 channels raise {type(error).__name__}: {error}"
             ) from error
         finally:
             hook.remove()
