@@ -152,7 +152,7 @@ for method, scores in [
 for i, name in enumerate(targets):
     pick, none, best = (columns[c][i] for c in ("P2L pick", "none", "best"))
     if pick < none:
-        print(f"{name}: no transfer was better than the pick ({none:.3f}).")
-    elif pick < best:
-        print(f"{name}: another source was better than the pick ({best:.3f}).")
+        print(f"{name}: random weights ({none:.3f}) did better than the pick.")
+    if pick < best:
+        print(f"{name}: the best source ({best:.3f}) did better than the pick.")
 print(f"\nDone in {time.perf_counter() - start:.0f} s; the catalog is in {folder}.")
