@@ -430,15 +430,15 @@ def _as_catalog(sources, sizes, X, fingerprint):
         fingerprint = fingerprint_of(sources)
     n_sources = len(rows)
     labels = np.arange(n_sources)
-    if hasattr(X, "columns") and hasattr(rows, "columns"):
-        if list(X.columns) != list(rows.columns):
+    if hasattr(rows, "columns"):
+        if hasattr(X, "columns") and list(X.columns) != list(rows.columns):
             raise ValueError(
                 "the columns of X must be those of sources, in their order, got "
                 "others; pass X[sources.columns]."
             )
-    index = getattr(rows, "index", None) if hasattr(rows, "columns") else None
-    if index is not None and all(isinstance(name, str) for name in index):
-        labels = np.array(list(index))
+        index = getattr(rows, "index", None)
+        if index is not None and all(isinstance(name, str) for name in index):
+            labels = np.array(list(index))
     catalog = SourceCatalog.from_arrays(
         np.asarray(rows),
         sizes=np.ones(n_sources, dtype=int) if sizes is None else sizes,
@@ -490,7 +490,6 @@ def _sweep(size_term, divergence_term, y):
     curve : ndarray of shape (n_intervals, 3)
         Left end, right end and mean correlation of each interval.
     """
-    y = np.where(np.isinf(size_term), np.nan, y)
     judged = [
         i
         for i, row in enumerate(y)

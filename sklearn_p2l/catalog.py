@@ -71,10 +71,7 @@ class Source:
     fingerprint: str | None = None
 
     def __post_init__(self):
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(
-                f"the name of a source must be a non-empty str, got {self.name!r}."
-            )
+        _check_name(self.name)
         _check_sizes([self.size])
         if np.ndim(self.embedding) != 1:
             raise ValueError(
@@ -87,8 +84,7 @@ class Source:
         own = fingerprint_of(self.embedding)
         if self.fingerprint is None:
             object.__setattr__(self, "fingerprint", own)
-        elif own is not None:
-            check_same_fingerprint(own, self.fingerprint, f"source {self.name!r}")
+        check_same_fingerprint(own, self.fingerprint, f"source {self.name!r}")
 
     def __eq__(self, other):
         if not isinstance(other, Source):
@@ -158,11 +154,10 @@ class SourceCatalog:
                     f"sources must be Source objects, got {type(source).__name__}; "
                     "pass SourceCatalog.from_arrays(...) arrays instead."
                 )
-            if source.fingerprint is not None:
-                fingerprint = fingerprint or source.fingerprint
-                check_same_fingerprint(
-                    source.fingerprint, fingerprint, f"source {source.name!r}"
-                )
+            fingerprint = fingerprint or source.fingerprint
+            check_same_fingerprint(
+                source.fingerprint, fingerprint, f"source {source.name!r}"
+            )
         widths = {np.shape(source.embedding)[0] for source in sources}
         if len(widths) > 1:
             raise ValueError(
@@ -179,22 +174,19 @@ class SourceCatalog:
 
     def _set(self, *, names, sizes, embeddings, details, fingerprint):
         own = fingerprint_of(embeddings)
-        if fingerprint is not None and own is not None:
-            check_same_fingerprint(own, fingerprint, "the embeddings")
+        check_same_fingerprint(own, fingerprint, "the embeddings")
         if fingerprint is not None and not isinstance(fingerprint, str):
             raise TypeError(
                 f"fingerprint must be a str or None, got {type(fingerprint).__name__}."
             )
         # A memory-mapped file stays one, and its values are checked when compared.
-        mapped = isinstance(embeddings, np.memmap)
-        if mapped:
+        if isinstance(embeddings, np.memmap):
             if embeddings.ndim != 2 or embeddings.dtype.kind != "f":
                 raise ValueError(
                     "memory-mapped embeddings must be a 2-D array of floats, got "
                     f"{embeddings.dtype} of shape {embeddings.shape}."
                 )
             embeddings = embeddings.view()
-            embeddings.flags.writeable = False
         else:
             embeddings = check_array(
                 embeddings,
@@ -203,7 +195,7 @@ class SourceCatalog:
                 input_name="embeddings",
             )
             embeddings = np.asarray(embeddings)
-            embeddings.flags.writeable = False
+        embeddings.flags.writeable = False
         sizes = _check_sizes(sizes)
         sizes.flags.writeable = False
         for what, values in [("sizes", sizes), ("names", names), ("details", details)]:
@@ -212,12 +204,7 @@ class SourceCatalog:
                     f"{what} must have one entry per row of embeddings "
                     f"({len(embeddings)}), got {len(values)}."
                 )
-        names = tuple(str(name) if isinstance(name, str) else name for name in names)
-        for name in names:
-            if not isinstance(name, str) or not name:
-                raise ValueError(
-                    f"names of sources must be non-empty str, got {name!r}."
-                )
+        names = tuple(_check_name(name) for name in names)
         repeated = sorted(name for name, n in Counter(names).items() if n > 1)
         if repeated:
             raise ValueError(
@@ -655,6 +642,12 @@ def atomic_write(path):
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _check_name(name):
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"names of sources must be non-empty str, got {name!r}.")
+    return str(name)  # NumPy's str, too
 
 
 def _check_details(name, *, checkpoint, architecture, n_classes, metadata):

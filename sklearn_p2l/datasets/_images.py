@@ -6,6 +6,7 @@ paths, a folder, a torch Dataset (map or iterable style). Nothing here imports t
 
 import os
 import warnings
+from itertools import islice
 from pathlib import Path
 
 import joblib
@@ -191,15 +192,11 @@ def _batches(dataset, batch_size, on_error, skipped):
                 yield _to_rgb(np.asarray(dataset[part]), "the batch")
             except ImageError:  # which image is it?
                 images = enumerate(dataset[part], start=part.start)
-                yield _read(images, on_error, skipped)
+                yield list(_read(images, on_error, skipped))
         return
-    images = []
-    for item in enumerate(_items(dataset)):
-        images += _read([item], on_error, skipped)
-        if len(images) == batch_size:
-            yield images
-            images = []
-    yield images
+    images = _read(enumerate(_items(dataset)), on_error, skipped)
+    while batch := list(islice(images, batch_size)):
+        yield batch
 
 
 def _check_array(dataset):
@@ -245,16 +242,16 @@ def _first(item):
 
 
 def _read(numbered_images, on_error, skipped):
-    """Convert images to RGB arrays, raising for or skipping those that cannot be."""
-    images = []
+    """Yield images as RGB arrays, raising for or skipping those that cannot be."""
     for i, image in numbered_images:
         try:
-            images.append(_read_one(image, f"image {i}"))
+            rgb = _read_one(image, f"image {i}")
         except ImageError as error:
             if on_error == "raise":
                 raise
             skipped.append(str(error))
-    return images
+        else:
+            yield rgb
 
 
 def _read_one(image, name):

@@ -250,9 +250,9 @@ def open_network(
     `weights`: a name that torchvision knows ("DEFAULT", "IMAGENET1K_V1"), a file, or
     None for random weights by `seed`. A factory's own weights count as "DEFAULT".
     """
-    state, origin = None, ""
+    state, metadata, origin = None, {}, ""
     if isinstance(backbone, os.PathLike) or is_file_name(backbone):
-        path = backbone
+        path, weights = backbone, None
         state, metadata = read_checkpoint(path)
         if "architecture" not in metadata:
             raise ValueError(
@@ -260,20 +260,18 @@ def open_network(
                 f"{path} does not; pass backbone='<architecture>', weights='{path}'."
             )
         backbone, origin = metadata["architecture"], os.fspath(path)
-        image_size = image_size or int(metadata.get("image_size") or 0) or None
     with seeded(seed):
         model, preprocessing = _build(backbone)
-    known = _known_weights(backbone, weights) if state is None else None
+    known = _known_weights(backbone, weights)
     if known is not None:
         preprocessing = _preprocessing_of(known)
         if hasattr(model, "transform_input"):  # as torchvision does with its weights
             model.transform_input = True
-        state = _download(known)
-        origin = str(known)
-    elif state is None and weights is not None and weights != "DEFAULT":
+        state, origin = _download(known), str(known)
+    elif weights is not None and weights != "DEFAULT":
         state, metadata = read_checkpoint(weights)
         origin = os.fspath(weights)
-        image_size = image_size or int(metadata.get("image_size") or 0) or None
+    image_size = image_size or int(metadata.get("image_size") or 0) or None
     network = ImageNetwork(
         model,
         architecture=architecture_name(backbone),

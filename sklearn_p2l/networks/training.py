@@ -69,6 +69,7 @@ def train(
     stay as they were.
     """
     held_out = torch.from_numpy(validation)
+    held_out_batches = inputs[held_out].split(batch_size)
     kept = np.setdiff1d(np.arange(len(targets)), validation)
     multilabel = targets.ndim == 2
     truth = torch.from_numpy(targets.astype(np.float32 if multilabel else np.int64))
@@ -123,7 +124,7 @@ def train(
                     raise ValueError(_diverged(learning_rate))
                 if len(held_out):
                     logits = predict_logits(
-                        network, inputs[held_out].split(batch_size), precision, device
+                        network, held_out_batches, precision, device
                     )
                     loss = loss_of(torch.from_numpy(logits).to(device), held_out).item()
                     record["validation_loss"] = loss
