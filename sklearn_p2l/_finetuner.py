@@ -44,11 +44,12 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     selector : estimator, default=None
-        Ranks the sources: its ``predict([X])`` returns their names, best first. Mostly
-        a pipeline of DatasetEmbedder and SourceSelector. A fitted one is used as it
-        is; wrap it in :class:`~sklearn.frozen.FrozenEstimator` where the tuner is
-        cloned, as in a grid search, which would otherwise lose its fit. An unfitted
-        one is cloned and fitted on ``[X]``, which needs a number for its `k`.
+        Ranks the sources: its ``predict([X])`` returns their names, best first (None
+        for random weights). Mostly a pipeline of DatasetEmbedder and SourceSelector.
+        A fitted one is used as it is; wrap it in
+        :class:`~sklearn.frozen.FrozenEstimator` where the tuner is cloned, as in a
+        grid search, which would otherwise lose its fit. An unfitted one is cloned and
+        fitted on ``[X]``, which needs a number for its `k`.
 
     sources : SourceCatalog, default=None
         The sources with their checkpoints.
@@ -555,7 +556,10 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         if name == "auto":
             self.selector_ = self._fitted_selector(X)
             self.ranking_ = np.asarray(self.selector_.predict([X]))[0]
-            name = str(self.ranking_[0])
+            name = self.ranking_[0]
+            if name is None:  # the selector advises against any transfer
+                return None
+            name = str(name)
         if name not in self.sources:
             raise ValueError(
                 f"the source must be in the catalog, got {name!r}; sources holds "

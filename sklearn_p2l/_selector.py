@@ -8,17 +8,12 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_p2l._arrays import TracedArray
-from sklearn_p2l.catalog import (
-    Source,
-    SourceCatalog,
-    check_same_fingerprint,
-    fingerprint_of,
-)
-from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE, pairwise_divergence
-from sklearn_p2l.metrics import align_columns, keep_top, spearman_score
+from sklearn_p2l._ranking import RankingMixin, as_catalog, check_improvements, zscore
+from sklearn_p2l.catalog import SourceCatalog, check_same_fingerprint
+from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE
+from sklearn_p2l.metrics import keep_top
 
 # Breakpoints of more pairs than this are thinned to this many candidates for k.
 _MAX_BREAKPOINTS = 5_000_000
@@ -28,7 +23,7 @@ _RESOLUTION = 1e-9
 _SCORE_RESOLUTION = 1e-10
 
 
-class SourceSelector(BaseEstimator):
+class SourceSelector(RankingMixin, BaseEstimator):
     """Rank the sources to fine-tune for a target, before training anything.
 
     The score of source s for target t is the paper's equation 2,
@@ -46,15 +41,19 @@ class SourceSelector(BaseEstimator):
     sources : SourceCatalog or array-like of shape (n_sources, n_features), \
             default=None
         The candidate sources. None means that the rows given to `fit` are also the
-        sources; `y` is then square, with NaN on its diagonal.
+        sources; `y` is then square, with NaN on its diagonal. With distances given
+        (``metric="precomputed"``), None means that their columns are the sources.
 
     sizes : array-like of shape (n_sources,), default=None
         Numbers of training examples where `sources` is an array or None; None makes
         all sizes equal, so that the divergence alone ranks. A catalog brings its own.
 
-    metric : {"kl", "js", "chi2", "euclidean", "cityblock", "hellinger", "cosine"}, \
-            default="kl"
+    metric : {"kl", "js", "chi2", "euclidean", "cityblock", "hellinger", "cosine", \
+            "precomputed"}, default="kl"
         The divergence D, see :func:`~sklearn_p2l.divergence.pairwise_divergence`.
+        "precomputed" takes `X` as D itself, of shape (n_targets, n_sources): smaller
+        is nearer, and NaN means that the source is no candidate for that target (it
+        ranks last, with E = -inf). Columns of a DataFrame are matched by name.
 
     k : "auto" or float, default="auto"
         Weight of the divergence. "auto" learns it exactly: the mean Spearman
@@ -154,7 +153,7 @@ class SourceSelector(BaseEstimator):
     _parameter_constraints: dict = {
         "sources": [SourceCatalog, "array-like", None],
         "sizes": ["array-like", None],
-        "metric": [StrOptions(set(METRICS))],
+        "metric": [StrOptions({*METRICS, "precomputed"})],
         "k": [StrOptions({"auto"}), Interval(Real, None, None, closed="neither")],
         "epsilon": [Interval(Real, 0, 1, closed="left")],
         "standardize": [StrOptions({"target", "training"})],
@@ -190,7 +189,8 @@ class SourceSelector(BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_targets, n_features)
-            Summaries of the training targets.
+            Summaries of the training targets, or with ``metric="precomputed"`` their
+            distances from the sources, (n_targets, n_sources).
 
         y : array-like or DataFrame of shape (n_targets, n_sources), default=None
             Measured improvements I(t, s), higher is better; NaN where not measured.
@@ -210,15 +210,7 @@ class SourceSelector(BaseEstimator):
             different improvement, or if vectors come from another reference network
             than those of the catalog.
         """
-        fingerprint = fingerprint_of(X)
-        given, X = X, validate_data(self, X, dtype=[np.float64, np.float32])
-        if not hasattr(given, "columns"):
-            given = X
-        self.sources_, self.source_labels_ = _as_catalog(
-            self.sources, self.sizes, given, fingerprint
-        )
-        check_same_fingerprint(fingerprint, self.sources_.fingerprint, "X")
-        self.fingerprint_ = self.sources_.fingerprint or fingerprint
+        X = self._check_targets(X, reset=True)
         D = self._divergences(X)
         self.divergence_scale_ = (
             (np.nanmean(D), np.nanstd(D)) if not np.isnan(D).all() else (0.0, 0.0)
@@ -233,7 +225,7 @@ class SourceSelector(BaseEstimator):
                 "y must be given to learn k, got None; pass measured improvements of "
                 "shape (n_targets, n_sources), or a number for k."
             )
-        y = _check_improvements(y, self.source_labels_, len(X))
+        y = check_improvements(y, self.source_labels_, len(X))
         y = np.where(np.isnan(D), np.nan, y)  # a source that is the target itself
         if self.top is not None:
             y = keep_top(y, self.top)
@@ -241,25 +233,6 @@ class SourceSelector(BaseEstimator):
         self.k_curve_ = _sweep(size_term, divergence_term, y)
         self.k_, self.k_interval_ = _widest_best(self.k_curve_)
         return self
-
-    def decision_function(self, X):
-        """Compute the score E of every source for every target.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-
-        Returns
-        -------
-        E : ndarray of shape (n_targets, n_sources)
-            Scores, higher is better, columns in the order of ``sources_.names``. They
-            compare sources of one target; they do not measure an improvement.
-        """
-        size_term, divergence_term = self.decision_terms(X)
-        return TracedArray(
-            size_term + divergence_term, origin=tuple(self.source_labels_.tolist())
-        )
 
     def decision_terms(self, X):
         """Compute the two terms whose sum is E.
@@ -277,58 +250,13 @@ class SourceSelector(BaseEstimator):
             k * z(D(t, s)).
         """
         check_is_fitted(self)
-        check_same_fingerprint(fingerprint_of(X), self.fingerprint_, "X")
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        size_term, divergence_term = self._terms(self._divergences(X))
+        D = self._divergences(self._check_targets(X))
+        size_term, divergence_term = self._terms(D)
         return size_term, self.k_ * divergence_term
 
-    def predict(self, X):
-        """Rank the sources for every target.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-
-        Returns
-        -------
-        ranking : ndarray of str of shape (n_targets, n_sources)
-            Names of the sources, best first: ``[:, 0]`` are the picks. Equal scores
-            keep the order of the catalog. Sources given as an array have no names and
-            are ranked by their index, as int.
-        """
-        E = np.asarray(self.decision_function(X))
-        return self.source_labels_[np.argsort(-E, axis=1, kind="stable")]
-
-    def score(self, X, y, sample_weight=None):
-        """Compute the mean Spearman correlation of E with measured improvements.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-
-        y : array-like or DataFrame of shape (n_targets, n_sources), or array-like of \
-                shape (n_sources,)
-            Measured improvements, NaN where not measured; columns of a DataFrame are
-            matched by name. One row, given 1-D or as a Series, holds for every target.
-
-        sample_weight : array-like of shape (n_targets,), default=None
-            Weights of the targets.
-
-        Returns
-        -------
-        score : float
-            Mean over targets, between -1 and 1; over the `top` best measured sources
-            of each target if `top` is given.
-        """
-        E = self.decision_function(X)
-        if np.ndim(y) == 1:
-            y = y.to_frame().T if hasattr(y, "to_frame") else [y]
-            y = np.tile(align_columns(y, self.source_labels_.tolist()), (len(E), 1))
-        y = _check_improvements(y, self.source_labels_, len(E))
-        y = np.where(np.isneginf(E), np.nan, y)  # a source that is the target itself
-        return spearman_score(y, E, top=self.top, sample_weight=sample_weight)
+    def _scores(self, X):
+        size_term, divergence_term = self._terms(self._divergences(X))
+        return size_term + self.k_ * divergence_term
 
     def with_sources(self, sources, *, sizes=None):
         """Return a fitted selector for other sources, with the k learned here.
@@ -353,7 +281,10 @@ class SourceSelector(BaseEstimator):
         check_is_fitted(self)
         if sources is None:
             raise ValueError("sources must be a SourceCatalog or an array, got None.")
-        catalog, labels = _as_catalog(sources, sizes, None, None)
+        precomputed = self.metric == "precomputed"
+        catalog, labels = as_catalog(
+            sources, sizes, None, None, precomputed=precomputed
+        )
         if self.standardize == "training":
             check_same_fingerprint(
                 catalog.fingerprint, self.sources_.fingerprint, "new sources"
@@ -362,118 +293,23 @@ class SourceSelector(BaseEstimator):
         selector.sources, selector.sizes = sources, sizes
         selector.sources_, selector.source_labels_ = catalog, labels
         selector.fingerprint_ = catalog.fingerprint
-        selector.n_features_in_ = catalog.n_features
+        selector.n_features_in_ = len(catalog) if precomputed else catalog.n_features
         vars(selector).pop("feature_names_in_", None)
         return selector
-
-    def _divergences(self, X):
-        """D(t, s), with NaN where a target may not use a source."""
-        catalog = self.sources_
-        if X.shape[1] != catalog.n_features:
-            raise ValueError(
-                "X must have as many features as the vectors of the sources "
-                f"({catalog.n_features}), got {X.shape[1]}; embed targets and sources "
-                "with one fitted DatasetEmbedder."
-            )
-        D = pairwise_divergence(
-            X, catalog.embeddings, metric=self.metric, epsilon=float(self.epsilon)
-        )
-        if not np.isfinite(D).all():
-            raise ValueError(
-                f"metric={self.metric!r} with epsilon={self.epsilon} is infinite where "
-                "a source lacks a feature of a target; pass epsilon > 0."
-            )
-        if self.exclude_self:
-            # Vectors stored in single precision are still the same vectors.
-            apart = pairwise_divergence(X, catalog.embeddings, metric="cityblock")
-            D[apart <= 1e-6] = np.nan
-        return D
 
     def _terms(self, D):
         """z(log|s|) and z(D), both (n_targets, n_sources); excluded: -inf and 0."""
         excluded = np.isnan(D)
-        size_term = _zscore(np.where(excluded, np.nan, np.log(self.sources_.sizes)))
+        size_term = zscore(np.where(excluded, np.nan, np.log(self.sources_.sizes)))
         scale = self.divergence_scale_ if self.standardize == "training" else ()
-        return np.where(excluded, -np.inf, size_term), _zscore(D, *scale)
+        return np.where(excluded, -np.inf, size_term), zscore(D, *scale)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.k == "auto"
         tags.input_tags.positive_only = self.metric in NON_NEGATIVE
+        tags.input_tags.allow_nan = self.metric == "precomputed"
         return tags
-
-
-def _as_catalog(sources, sizes, X, fingerprint):
-    """Return `sources` as a catalog, and the labels by which they are ranked.
-
-    None stands for the rows of X. Rows of a DataFrame are named by its index, rows of
-    an array by their position.
-    """
-    if (
-        isinstance(sources, (list, tuple))
-        and sources
-        and isinstance(sources[0], Source)
-    ):
-        raise ValueError(
-            "sources must be a SourceCatalog or an array, got a list of Source; pass "
-            "SourceCatalog(sources)."
-        )
-    if isinstance(sources, SourceCatalog):
-        if sizes is not None:
-            raise ValueError(
-                "sizes must be None where sources is a SourceCatalog, which brings its "
-                "own sizes."
-            )
-        return sources, np.array(sources.names)
-    rows = X if sources is None else sources
-    if sources is not None:
-        fingerprint = fingerprint_of(sources)
-    n_sources = len(rows)
-    labels = np.arange(n_sources)
-    if hasattr(rows, "columns"):
-        if hasattr(X, "columns") and list(X.columns) != list(rows.columns):
-            raise ValueError(
-                "the columns of X must be those of sources, in their order, got "
-                "others; pass X[sources.columns]."
-            )
-        index = getattr(rows, "index", None)
-        if index is not None and all(isinstance(name, str) for name in index):
-            labels = np.array(list(index))
-    catalog = SourceCatalog.from_arrays(
-        np.asarray(rows),
-        sizes=np.ones(n_sources, dtype=int) if sizes is None else sizes,
-        names=[str(label) for label in labels],
-        fingerprint=fingerprint,
-    )
-    return catalog, labels
-
-
-def _check_improvements(y, labels, n_targets):
-    y = align_columns(y, labels.tolist())
-    if len(y) != n_targets:
-        raise ValueError(
-            f"y must have one row per target, got {len(y)} rows for {n_targets} "
-            "targets in X."
-        )
-    return y
-
-
-def _zscore(values, mean=None, spread=None):
-    """Scale each row to mean 0 and standard deviation 1, skipping NaN (then 0).
-
-    Rows without spread become 0. Rounding keeps sources that are equal but for
-    round-off, such as one vector under two names, exactly tied.
-    """
-    known = ~np.isnan(values)
-    values = np.where(known, values, 0.0)
-    count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    if mean is None:
-        mean = values.sum(axis=1, keepdims=True) / count
-    deviation = np.where(known, values - mean, 0.0)
-    if spread is None:
-        spread = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / count)
-    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=1, keepdims=True))
-    return np.round(deviation / np.where(flat, np.inf, spread), 10)
 
 
 def _sweep(size_term, divergence_term, y):

@@ -192,6 +192,7 @@ class SourceCatalog:
                 embeddings,
                 dtype=[np.float64, np.float32],
                 copy=True,
+                ensure_min_features=0,
                 input_name="embeddings",
             )
             embeddings = np.asarray(embeddings)
@@ -241,8 +242,9 @@ class SourceCatalog:
 
         Parameters
         ----------
-        embeddings : array-like of shape (n_sources, n_features)
-            Summary vectors, as a DatasetEmbedder returns them.
+        embeddings : array-like of shape (n_sources, n_features) or None
+            Summary vectors, as a DatasetEmbedder returns them; None where only sizes
+            and distances (``metric="precomputed"``) are known.
         sizes : array-like of shape (n_sources,)
             Numbers of training examples; positive. A Series whose index holds names
             is matched by name.
@@ -270,6 +272,8 @@ class SourceCatalog:
             For repeated names, sizes that are not positive, or lengths that differ.
         """
         names = list(names)
+        if embeddings is None:
+            embeddings = np.empty((len(names), 0))
         if hasattr(sizes, "loc") and any(name in sizes.index for name in names):
             absent = [name for name in names if name not in sizes.index]
             if absent:

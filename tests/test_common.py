@@ -6,9 +6,25 @@ from sklearn.utils import estimator_checks as checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_p2l import DatasetEmbedder, FineTuner, SourceSelector
+from sklearn_p2l.baselines import (
+    ConstantRanking,
+    FixedSource,
+    LargestSource,
+    NearestSource,
+    NoTransfer,
+    RandomSource,
+)
 
 
-@parametrize_with_checks([SourceSelector(metric="euclidean", k=-1.0)])
+@parametrize_with_checks(
+    [
+        SourceSelector(metric="euclidean", k=-1.0),
+        LargestSource(),
+        FixedSource(),
+        RandomSource(random_state=0),
+        NearestSource(metric="euclidean"),
+    ]
+)
 def test_sklearn_checks(estimator, check):
     check(estimator)
 
@@ -17,6 +33,8 @@ ESTIMATORS = [
     DatasetEmbedder("small_resnet", weights=None),
     FineTuner(source=None, backbone="small_resnet"),
     SourceSelector(),
+    NoTransfer(),
+    ConstantRanking(),
 ]
 # The checks that need no data: the embedder and the tuner take images, not tables.
 DATA_FREE = [

@@ -17,11 +17,17 @@ PUBLIC = [
     getattr(sklearn_p2l, n) for n in sklearn_p2l.__all__ if n != "__version__"
 ] + [
     value
-    for name in ("divergence", "metrics")
+    for name in (
+        "baselines",
+        "divergence",
+        "evaluation",
+        "ground_truth",
+        "metrics",
+        "plotting",
+    )
     for key, value in vars(importlib.import_module(f"sklearn_p2l.{name}")).items()
     if key in importlib.import_module(f"sklearn_p2l.{name}").__all__
-    and callable(value)
-    and inspect.isfunction(value)
+    and (inspect.isfunction(value) or inspect.isclass(value))
 ]
 
 

@@ -1,15 +1,17 @@
 """The one place where torch is imported: networks, features, training, weights."""
 
-from sklearn_p2l.networks.devices import choose_device
+from sklearn_p2l.networks.devices import at_most_threads, choose_device, gpus
 from sklearn_p2l.networks.features import extract_features
 from sklearn_p2l.networks.images import is_file_name, open_network
 from sklearn_p2l.networks.training import predict_logits, prepare, train
 from sklearn_p2l.networks.weights import get_weights, set_weights, write_checkpoint
 
 __all__ = [
+    "at_most_threads",
     "choose_device",
     "extract_features",
     "get_weights",
+    "gpus",
     "is_file_name",
     "open_network",
     "predict_logits",

@@ -21,6 +21,22 @@ def choose_device(device: str) -> torch.device:
         ) from error
 
 
+def gpus() -> range:
+    """Numbers of the GPUs that are visible; does not start CUDA."""
+    return range(torch.cuda.device_count())
+
+
+@contextmanager
+def at_most_threads(limit: int | None) -> Iterator[None]:
+    """Compute with at most so many threads inside (None: as many as before)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, limit or before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     """Compute in the precision; "auto" is bfloat16 where the device is made for it."""
     dtype = {

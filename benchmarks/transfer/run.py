@@ -1,0 +1,185 @@
+"""Measure the transfer matrix of the benchmark; CPU suffices, interruption does no harm.
+
+    python benchmarks/transfer/run.py --folder work/transfer --n-jobs 2
+
+trains all sources, fine-tunes each of them on each target, and writes the tables that
+`evaluate.py` works on into benchmarks/transfer/results/. The images and the reference
+networks are found through SKLEARN_P2L_DATA.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tasks import DATA, TRAINING_GROUP, load_tasks
+
+from sklearn_p2l import DatasetEmbedder, FineTuner, Source, SourceCatalog
+from sklearn_p2l.divergence import METRICS, pairwise_divergence
+from sklearn_p2l.ground_truth import measure_improvement, train_sources
+
+RESULTS = Path(__file__).parent / "results"
+SEEDS = (0, 1, 2)
+IMAGENET_SIZE = 1_281_167
+REFERENCES = {
+    "squeezenet": ("squeezenet1_1", DATA / "models" / "squeezenet1_1.safetensors"),
+    "mobilenet": (
+        "mobilenet_v2",
+        DATA / "models" / "mobilenet_v2_features.safetensors",
+    ),
+}
+# All sources learn equally long, and so do all targets, a tenth of it, as in the paper.
+SOURCE_STEPS, TARGET_STEPS = 2000, 200
+SMALL = dict(backbone="small_resnet", image_size=24, learning_rate=0.1)
+SOURCE_TUNER = FineTuner(batch_size=32, augment="shift", **SMALL)
+TARGET_TUNER = FineTuner(batch_size=16, **SMALL)
+# SqueezeNet has no batch normalisation and 1.2 million weights: smaller steps, and
+# larger images, for which its strides were made.
+SQUEEZENET_TUNER = FineTuner(
+    backbone="squeezenet1_1", image_size=64, batch_size=16, learning_rate=0.003
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", required=True, help="for weights and records")
+    parser.add_argument("--n-jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only count and estimate"
+    )
+    options = parser.parse_args()
+    folder = Path(options.folder)
+    sources, targets = load_tasks()
+
+    # 1. The sources: one small network for each, all trained equally long.
+    reference = embedder("squeezenet", image_size=64)
+    zoo = train_sources(
+        {name: (task.images, task.labels) for name, task in sources.items()},
+        SOURCE_TUNER,
+        embedder=reference,
+        folder=folder / "sources",
+        n_steps=SOURCE_STEPS,
+        n_jobs=options.n_jobs,
+    )
+    imagenet = SourceCatalog(
+        [
+            Source(
+                "imagenet",
+                size=IMAGENET_SIZE,
+                embedding=np.ones(1),
+                checkpoint=REFERENCES["squeezenet"][1],
+                architecture="squeezenet1_1",
+            )
+        ]
+    )
+
+    # 2. The matrix: every source, and random weights, on every target.
+    tasks = {
+        name: (task.images, task.labels, task.test_images, task.test_labels)
+        for name, task in targets.items()
+    }
+    measured = {
+        architecture: measure_improvement(
+            tasks,
+            catalog,
+            tuner,
+            folder=folder / architecture,
+            seeds=SEEDS,
+            n_steps=TARGET_STEPS,
+            n_jobs=options.n_jobs,
+            dry_run=options.dry_run,
+        )
+        for architecture, catalog, tuner in [
+            ("small_resnet", zoo, TARGET_TUNER),
+            ("squeezenet", imagenet, SQUEEZENET_TUNER),
+        ]
+    }
+    if not options.dry_run:
+        write_measured(measured, sources, targets)
+        write_divergences(sources, targets)
+
+
+def embedder(reference, **settings):
+    backbone, weights = REFERENCES[reference]
+    return DatasetEmbedder(backbone, weights=weights, **settings)
+
+
+def write_measured(measured, sources, targets):
+    RESULTS.mkdir(exist_ok=True)
+    columns = ["target", "source", "seed", "performance", "n_train", "n_test"]
+    columns += ["epochs", "train_loss", "seconds"]
+    records = pd.concat(
+        bunch.records.assign(architecture=architecture)
+        for architecture, bunch in measured.items()
+    )
+    records = records.sort_values(["architecture", "target", "seed"], kind="stable")
+    records["source"] = records["source"].fillna("none")
+    records["performance"] = records["performance"].round(5)
+    records["train_loss"] = records["train_loss"].round(4)
+    records["seconds"] = records["seconds"].round(2)
+    records[["architecture", *columns]].to_csv(RESULTS / "measured.csv", index=False)
+    rows = [
+        (name, len(task.labels), len(np.unique(task.labels)))
+        for name, task in sources.items()
+    ]
+    rows.append(("imagenet", IMAGENET_SIZE, 1000))
+    frame = pd.DataFrame(rows, columns=["source", "size", "n_classes"])
+    frame.to_csv(RESULTS / "sources.csv", index=False)
+    rows = [
+        (
+            name,
+            "training" if name in TRAINING_GROUP else "held out",
+            len(task.labels),
+            len(task.test_labels),
+            len(np.unique(task.labels)),
+        )
+        for name, task in targets.items()
+    ]
+    columns = ["target", "group", "n_train", "n_test", "n_classes"]
+    pd.DataFrame(rows, columns=columns).to_csv(RESULTS / "targets.csv", index=False)
+
+
+def write_divergences(sources, targets):
+    """Divergences of all targets from all sources, for several kinds of summary."""
+    kinds = {
+        (reference, image_size, summary): embedder(
+            reference, image_size=image_size, summary=summary, verbose=1
+        )
+        for reference, image_size, summary in [
+            ("squeezenet", 224, "mean"),
+            ("mobilenet", 224, "mean"),
+            ("squeezenet", 64, "mean"),
+            ("mobilenet", 64, "mean"),
+            ("squeezenet", 64, "median"),
+            ("mobilenet", 64, "trimmed_mean"),
+        ]
+    }
+    names, tables = [*sources, *targets], []
+    datasets = [task.images for task in (*sources.values(), *targets.values())]
+    for (reference, image_size, summary), reference_network in kinds.items():
+        start = time.perf_counter()
+        vectors = np.asarray(reference_network.fit_transform(datasets))
+        print(reference, image_size, summary, f"{time.perf_counter() - start:.0f} s")
+        of_sources, of_targets = vectors[: len(sources)], vectors[len(sources) :]
+        for metric in METRICS:
+            D = pairwise_divergence(of_targets, of_sources, metric=metric)
+            table = pd.DataFrame(D, index=names[len(sources) :], columns=list(sources))
+            table = table.rename_axis("target").reset_index().melt("target")
+            table.columns = ["target", "source", "divergence"]
+            table["divergence"] = table["divergence"].map("{:.8g}".format)
+            tables.append(
+                table.assign(
+                    reference=reference,
+                    image_size=image_size,
+                    summary=summary,
+                    metric=metric,
+                )
+            )
+    keys = ["reference", "image_size", "summary", "metric", "target", "source"]
+    frame = pd.concat(tables)[[*keys, "divergence"]]
+    frame.to_csv(RESULTS / "divergences.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Sources and targets of the transfer benchmark, cut out of eleven image datasets.
+
+Seven datasets lend sources and training targets: shapes, alphabets, scenes, clothing,
+fruit, trash and signs. Where a dataset has enough classes, sources and training
+targets use the first half of them ("a"), a held-out target the second ("b"). Every
+such dataset gives one larger and one smaller source, so that size and domain are
+independent of one another. The held-out targets are the "b" halves and four datasets
+of which no source has ever seen an image: vegetables, monkeys, sign digits, characters.
+
+No image serves twice. Where a dataset says who drew an image or which film it is from
+(`groups`), sources, training parts and test parts do not share any group.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(
+    os.environ.get("SKLEARN_P2L_DATA", Path(__file__).parents[3] / "shared")
+).absolute()
+
+# dataset: (file, classes, parts); parts are dealt in this order, as many images each
+# as stated; None takes all that are left.
+_PARTS = {
+    "shapes": (
+        "hand_shapes",
+        "all",
+        {"shapes": 4500, "shapes_few": 60, "train": 150, "test": 1000},
+    ),
+    "alphabets": (
+        "omniglot_alphabets",
+        "all",
+        {"alphabets": 1600, "alphabets_few": 110, "train": 200, "test": 1000},
+    ),
+    "scenes_a": (
+        "scenes15",
+        "a",
+        {"scenes": 560, "scenes_few": 80, "train": 120, "test": None},
+    ),
+    "clothing_a": (
+        "clothing",
+        "a",
+        {"clothing": 400, "clothing_few": 50, "train": 100, "test": None},
+    ),
+    "fruit_a": (
+        "grocery_fruit",
+        "a",
+        {"fruit": 300, "fruit_few": 70, "train": 110, "test": None},
+    ),
+    "trash_a": (
+        "trashnet",
+        "a",
+        {"trash": 240, "trash_few": 40, "train": 100, "test": None},
+    ),
+    "signs_a": (
+        "gtsrb",
+        "a",
+        {"signs": 350, "signs_few": 130, "train": 110, "test": None},
+    ),
+    "scenes_b": ("scenes15", "b", {"train": 250, "test": None}),
+    "clothing_b": ("clothing", "b", {"train": 150, "test": None}),
+    "fruit_b": ("grocery_fruit", "b", {"train": 200, "test": None}),
+    "trash_b": ("trashnet", "b", {"train": 120, "test": None}),
+    "signs_b": ("gtsrb", "b", {"train": 250, "test": None}),
+    "vegetables": ("grocery_vegetables", "all", {"train": 300, "test": None}),
+    "monkeys": ("monkeys", "all", {"train": 400, "test": None}),
+    "sign_digits": ("sign_digits", "all", {"train": 150, "test": None}),
+    "characters_a": ("omniglot_chars", "a", {"train": 300, "test": None}),
+    "characters_b": ("omniglot_chars", "b", {"train": 500, "test": None}),
+}
+# Section 4.3.3 of the paper: several sources as one. Its images are theirs.
+MERGED = {"photos_merged": ["scenes", "clothing", "fruit", "trash"]}
+TRAINING_GROUP = [
+    "shapes",
+    "alphabets",
+    "scenes_a",
+    "clothing_a",
+    "fruit_a",
+    "trash_a",
+    "signs_a",
+]
+
+
+@dataclass
+class Task:
+    """Images (n, 64, 64, 3) with labels (n,), and for a target a test part."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    test_images: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+
+
+def load_tasks():
+    """Return the sources and the targets, two dicts of tasks."""
+    sources, targets = {}, {}
+    for target, (file_name, half, sizes) in _PARTS.items():
+        with np.load(DATA / "data" / "images" / f"{file_name}.npz") as file:
+            images, labels = file["images"], file["labels"]
+            groups = file["groups"] if "groups" in file else np.arange(len(labels))
+        n_classes = labels.max() + 1
+        first = {"all": 0, "a": 0, "b": (n_classes + 1) // 2}[half]
+        last = (n_classes + 1) // 2 if half == "a" else n_classes
+        rows = np.flatnonzero((labels >= first) & (labels < last))
+        parts = _deal(rows, labels, groups, sizes)
+        train, test = parts.pop("train"), parts.pop("test")
+        targets[target] = Task(images[train], labels[train], images[test], labels[test])
+        for name, part in parts.items():
+            sources[name] = Task(images[part], labels[part])
+    for name, members in MERGED.items():
+        offset, merged = 0, []
+        for member in members:
+            merged.append(sources[member].labels + offset)
+            offset = merged[-1].max() + 1
+        images = np.concatenate([sources[member].images for member in members])
+        sources[name] = Task(images, np.concatenate(merged))
+    return sources, targets
+
+
+def _deal(rows, labels, groups, sizes):
+    """Deal rows out to parts, whole groups at a time, all classes alike.
+
+    Shuffled groups go, one after the other, to the part that is furthest behind its
+    share; what a part then has too much is left out.
+    """
+    rng = np.random.default_rng(0)
+    rest = len(rows) - sum(n for n in sizes.values() if n is not None)
+    wanted = {name: rest if n is None else n for name, n in sizes.items()}
+    share = np.array(list(wanted.values())) / sum(wanted.values())
+    dealt = np.zeros(len(wanted))
+    parts = [[] for _ in wanted]
+    order = rng.permutation(rows)
+    order = order[np.argsort(labels[order], kind="stable")]
+    for group in dict.fromkeys(groups[order].tolist()):
+        members = rows[groups[rows] == group]
+        part = np.argmax(share * (dealt.sum() + len(members)) - dealt)
+        parts[part].extend(members)
+        dealt[part] += len(members)
+    return {
+        name: np.sort(rng.permutation(part)[:n])
+        for (name, n), part in zip(wanted.items(), parts)
+    }

@@ -1,0 +1,338 @@
+"""The paper's evaluation for any zoo: who picks well, measured against the truth."""
+
+import warnings
+from math import comb
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils import Bunch, _safe_indexing, check_random_state
+
+from sklearn_p2l._frames import import_pandas
+from sklearn_p2l.metrics import align_columns, picks_to_best_loss, spearman_score
+
+__all__ = ["evaluate_selectors"]
+
+# Columns of `targets` that are averaged in `summary`.
+_MEASURES = [
+    "performance",
+    "picked_best",
+    "spearman",
+    "picks_to_best",
+    "regret_at_1",
+    "regret_at_3",
+]
+
+
+def evaluate_selectors(
+    selectors,
+    X,
+    improvements,
+    *,
+    baseline=None,
+    training=None,
+    n_bootstraps=2000,
+    confidence_level=0.95,
+    random_state=0,
+):
+    """Judge selectors by measured improvements, on targets they have not learned from.
+
+    Each selector is cloned and fitted on training targets alone: on the group
+    `training` names, and then judged on all others, as in the paper; or, by default,
+    on all targets but the one it is judged on. All that the paper reports follows from
+    the tables returned.
+
+    Parameters
+    ----------
+    selectors : mapping of str to estimator
+        Selectors by name, such as SourceSelector, the baselines, a pipeline or a grid
+        search over them. The first is the one that others are compared with.
+
+    X : array-like of shape (n_targets, n_features), or sequence of datasets
+        What the selectors take, one row per target.
+
+    improvements : DataFrame of shape (n_targets, n_sources)
+        Measured improvements I(t, s), as ``measure_improvement`` returns them: rows in
+        the order of `X`, columns named after the sources; NaN where not measured, and
+        then no candidate.
+
+    baseline : array-like of shape (n_targets,), default=None
+        Performance without transfer P(M(t, ∅)), in the order of `X`. Added to the
+        improvements it gives the performances that gains and regret are relative to;
+        None takes the improvements themselves as performances.
+
+    training : sequence of str, or mask of shape (n_targets,), default=None
+        The training targets, by name or mask; None means leave-one-target-out.
+
+    n_bootstraps : int, default=2000
+        Resamples of the judged targets that the intervals of `summary` rest on.
+
+    confidence_level : float, default=0.95
+        Level of these intervals.
+
+    random_state : int, RandomState instance or None, default=0
+        Decides the resamples.
+
+    Returns
+    -------
+    result : Bunch
+        targets : DataFrame
+            One row per selector and judged target: "pick" (missing where several
+            sources share the best score; None for no transfer), "picked_best" (1 if
+            the pick is the best source), "performance" of the pick, "best_performance",
+            "baseline", "spearman" (Table 2), "picks_to_best" (Figure 7), "regret_at_1",
+            "regret_at_3" (relative loss of the best of the first 1 or 3 picks), and the
+            "k" that was learned, with "k_low" and "k_high".
+        gains : DataFrame
+            One row per judged target: "picked_best" of the first selector, and under
+            the name of each other one the relative gain (P - B) / B of the first over
+            it (Tables 3 and 4); its last row is the mean.
+        summary : DataFrame
+            One row per selector and measure (Table 1): "mean" over targets with a
+            bootstrap interval "low", "high"; and "difference" to the first selector,
+            paired by target, with its interval.
+        scores : DataFrame
+            One row per selector, judged target and measured source: "score" E and
+            "improvement" I (Figure 6).
+
+    Notes
+    -----
+    Sources with equal scores are taken in random order, and "performance",
+    "picked_best" and regret are the expected values; so a constant score is judged as
+    the mean over all sources (B3). A constant score has Spearman correlation 0.
+
+    References
+    ----------
+    Bhattacharjee et al., "P2L: Predicting Transfer Learning for Images and Semantic
+    Relations", section 4.3, Tables 1 to 4 and Figures 6 and 7.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_p2l import SourceCatalog, SourceSelector
+    >>> from sklearn_p2l.baselines import LargestSource
+    >>> from sklearn_p2l.evaluation import evaluate_selectors
+    >>> zoo = SourceCatalog.from_arrays(
+    ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]],
+    ...     sizes=[2_000, 3_000, 4_000],
+    ...     names=["birds", "cars", "scenes"],
+    ... )
+    >>> X = [[8, 1, 3], [1, 8, 3], [1, 2, 8]]
+    >>> improvements = pd.DataFrame(
+    ...     [[0.30, 0.05, 0.25], [0.05, 0.25, 0.15], [0.02, 0.04, 0.20]],
+    ...     index=["finches", "vans", "beaches"],
+    ...     columns=zoo.names,
+    ... )
+    >>> selectors = {"P2L": SourceSelector(zoo, k=-1.0), "B1": LargestSource(zoo)}
+    >>> result = evaluate_selectors(selectors, X, improvements)
+    >>> result.targets.query("selector == 'B1'")["picked_best"].tolist()
+    [0.0, 0.0, 1.0]
+    """
+    pd = import_pandas()
+    if not hasattr(selectors, "items") or not selectors:
+        raise ValueError(
+            f"selectors must be a non-empty mapping of names to estimators, got "
+            f"{type(selectors).__name__}."
+        )
+    if not hasattr(improvements, "columns"):
+        raise ValueError(
+            "improvements must be a DataFrame whose columns are named after the "
+            f"sources, got {type(improvements).__name__}."
+        )
+    if len(X) != len(improvements):
+        raise ValueError(
+            f"X and improvements must have one row per target, got {len(X)} and "
+            f"{len(improvements)}."
+        )
+    targets = [str(name) for name in improvements.index]
+    if len(set(targets)) < len(targets):
+        raise ValueError(
+            "improvements must have one row per target, got repeated names in its "
+            f"index: {sorted({t for t in targets if targets.count(t) > 1})}."
+        )
+    baseline = _check_baseline(baseline, improvements)
+    folds = _folds(training, targets)
+    rows, scores = [], []
+    for name, selector in selectors.items():
+        for train, test in folds:
+            fitted = _fit(
+                clone(selector), _safe_indexing(X, train), improvements.iloc[train]
+            )
+            E = fitted.decision_function(_safe_indexing(X, test))
+            labels = getattr(E, "origin", None) or list(improvements.columns)
+            truth = align_columns(improvements.iloc[test], labels)
+            first = np.asarray(fitted.predict(_safe_indexing(X, test)), object)[:, 0]
+            for i, target in enumerate(test):
+                measured = ~np.isnan(truth[i])
+                if not measured.any():
+                    raise ValueError(
+                        "improvements must hold a measured source for every judged "
+                        f"target, got none for {targets[target]!r}."
+                    )
+                judged = _judge(
+                    np.asarray(E)[i, measured],
+                    truth[i, measured],
+                    [label for label, m in zip(labels, measured) if m],
+                    baseline[target],
+                    transfer=first[i] is not None,
+                )
+                known = {"selector": name, "target": targets[target]}
+                rows.append(known | judged | _learned_k(fitted))
+                scores += [
+                    known | {"source": s, "score": e, "improvement": t}
+                    for s, e, t, m in zip(labels, np.asarray(E)[i], truth[i], measured)
+                    if m
+                ]
+    frame = pd.DataFrame(rows)
+    return Bunch(
+        targets=frame,
+        gains=_gains(pd, frame, list(selectors)),
+        summary=_summarize(
+            pd, frame, list(selectors), n_bootstraps, confidence_level, random_state
+        ),
+        scores=pd.DataFrame(scores),
+    )
+
+
+def _check_baseline(baseline, improvements):
+    if baseline is None:
+        return np.zeros(len(improvements))
+    if hasattr(baseline, "index") and not isinstance(baseline, (list, tuple)):
+        if set(baseline.index) != set(improvements.index):
+            raise ValueError(
+                "baseline must name the same targets as improvements, got "
+                f"{list(baseline.index)}."
+            )
+        baseline = baseline.loc[list(improvements.index)]
+    baseline = np.asarray(baseline, dtype=float)
+    if baseline.shape != (len(improvements),) or not np.isfinite(baseline).all():
+        raise ValueError(
+            "baseline must hold one finite performance per target "
+            f"({len(improvements)}), got {baseline.tolist()}."
+        )
+    return baseline
+
+
+def _folds(training, targets):
+    """Pairs of positions: targets to learn from, targets to judge on."""
+    everyone = np.arange(len(targets))
+    if training is None:
+        if len(targets) < 2:
+            raise ValueError(
+                "improvements must have at least two targets to leave one out, got "
+                f"{len(targets)}."
+            )
+        return [(np.delete(everyone, i), everyone[[i]]) for i in everyone]
+    training = np.asarray(training)
+    if training.dtype != bool:
+        unknown = sorted(set(training.tolist()) - set(targets))
+        if unknown:
+            raise ValueError(
+                f"training must name targets of improvements, got unknown {unknown}."
+            )
+        training = np.isin(targets, training)
+    if training.shape != everyone.shape or training.all() or not training.any():
+        raise ValueError(
+            "training must leave targets to learn from and targets to judge on, got "
+            f"{int(training.sum())} of {len(targets)} for training."
+        )
+    return [(everyone[training], everyone[~training])]
+
+
+def _fit(selector, X, y):
+    with warnings.catch_warnings():
+        # Unbounded or positive k are reported as k_low and k_high.
+        warnings.simplefilter("ignore", UserWarning)
+        return selector.fit(X, y)
+
+
+def _learned_k(selector):
+    """k and its interval, from a selector, a search over them, or a pipeline's end."""
+    selector = getattr(selector, "best_estimator_", selector)
+    selector = selector[-1] if hasattr(selector, "named_steps") else selector
+    selector = getattr(selector, "best_estimator_", selector)
+    low, high = getattr(selector, "k_interval_", (np.nan, np.nan))
+    return {"k": getattr(selector, "k_", np.nan), "k_low": low, "k_high": high}
+
+
+def _judge(E, truth, labels, baseline, *, transfer):
+    """All measures of one ranking of one target, over its measured sources."""
+    performance = truth + baseline
+    best = performance.max()
+    leaders = np.flatnonzero(E == E.max())
+    record = {
+        "pick": labels[leaders[0]] if len(leaders) == 1 else np.nan,
+        "picked_best": _expected_best(E, performance == best, 1),
+        "performance": _expected_best(E, performance, 1),
+        "best_performance": best,
+        "baseline": baseline,
+        "spearman": np.nan,
+        "picks_to_best": np.nan,
+    }
+    if not transfer:
+        record |= {"pick": None, "picked_best": 0.0, "performance": baseline}
+    elif len(E) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            record["spearman"] = spearman_score([truth], [E])
+            record["picks_to_best"] = picks_to_best_loss([truth], [E])
+    for top in (1, 3):
+        reached = _expected_best(E, performance, top) if transfer else baseline
+        record[f"regret_at_{top}"] = _relative(best - reached, best)
+    return record
+
+
+def _expected_best(E, values, top):
+    """Expected maximum of the values of the `top` best-scored, ties in random order."""
+    values = np.asarray(values, dtype=float)
+    top = min(top, len(E))
+    threshold = np.sort(E)[-top]
+    sure = values[E > threshold]
+    tied = np.sort(values[E == threshold])
+    n_drawn = top - len(sure)
+    if len(sure):
+        tied = np.maximum(tied, sure.max())
+    # The i-th smallest is the largest of the drawn in comb(i, n_drawn - 1) cases.
+    cases = np.array([comb(i, n_drawn - 1) for i in range(len(tied))], dtype=float)
+    return float((tied * cases).sum() / cases.sum())
+
+
+def _relative(difference, reference):
+    if difference == 0:
+        return 0.0
+    return difference / abs(reference) if reference != 0 else np.inf
+
+
+def _gains(pd, frame, names):
+    performance = frame.pivot(index="target", columns="selector", values="performance")
+    own = frame[frame["selector"] == names[0]].set_index("target")
+    gains = pd.DataFrame({"picked_best": own["picked_best"]})
+    for other in names[1:]:
+        values = zip(own["performance"], performance[other].loc[own.index])
+        gains[other] = [_relative(mine - theirs, theirs) for mine, theirs in values]
+    mean = gains.mean().to_frame("mean").T
+    return pd.concat([gains, mean]).rename_axis("target")
+
+
+def _summarize(pd, frame, names, n_bootstraps, confidence_level, random_state):
+    """Means over targets, with percentile intervals from resampled targets."""
+    targets = frame["target"].unique()
+    rng = check_random_state(random_state)
+    drawn = rng.randint(len(targets), size=(n_bootstraps, len(targets)))
+    tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
+    rows = []
+    for measure in _MEASURES:
+        table = frame.pivot(index="target", columns="selector", values=measure)
+        table = table.loc[targets]
+        for name in names:
+            values = table[name].to_numpy(dtype=float)
+            with np.errstate(invalid="ignore"):  # infinite regret on both sides
+                difference = values - table[names[0]].to_numpy(dtype=float)
+            row = {"selector": name, "measure": measure}
+            for column, one in [("", values), ("difference", difference)]:
+                low, high = np.quantile(one[drawn].mean(axis=1), tails)
+                row[column or "mean"] = one.mean()
+                row[f"{column}_low".lstrip("_")] = low
+                row[f"{column}_high".lstrip("_")] = high
+            rows.append(row)
+    return pd.DataFrame(rows)

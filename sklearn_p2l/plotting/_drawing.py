@@ -1,0 +1,125 @@
+"""What the displays share: axes, legends, colours, and checks of what is drawn."""
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_p2l._selector import SourceSelector
+from sklearn_p2l.metrics import (
+    _check_matrices,
+)
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+COLORS = (BLUE, RED, GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+
+
+def new_axes(ax, *, width=6.4, rows=0):
+    """Return `ax`, or new axes with room for that many rows of bars."""
+    if ax is not None:
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            "Displays need matplotlib, which is not installed; "
+            'pip install "sklearn-p2l[plot]".'
+        ) from error
+    height = max(4.8, 1 + 0.28 * rows)
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def draw_legend(ax, *, title=None, handles=None, outside=True):
+    """Draw a legend, beside axes that are alone in their figure; return its title."""
+    if outside and len(ax.figure.axes) == 1 and ax.figure.get_layout_engine():
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+    else:
+        place = {"loc": "best"}
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    legend = ax.legend(handles=handles, title=title, fontsize="small", **place)
+    return legend.get_title()
+
+
+def drawn(display, ax):
+    display.ax_, display.figure_ = ax, ax.figure
+    return display
+
+
+def name_rows(ax, names):
+    """Name the rows of horizontal bars, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+
+
+def metric_name(metric):
+    return {"kl": "KL", "js": "JS", "chi2": "χ²"}.get(metric, metric)
+
+
+def metric_suffix(metric):
+    return "" if metric in (None, "precomputed") else f" ({metric_name(metric)})"
+
+
+def check_selector(estimator, fitted=True):
+    if not isinstance(estimator, SourceSelector):
+        raise TypeError(
+            f"estimator must be a SourceSelector, got {type(estimator).__name__}; of a "
+            "pipeline pass the last step, and X transformed by the steps before it."
+        )
+    if fitted:
+        check_is_fitted(estimator)
+
+
+def check_measured(y, scores):
+    """Both as matrices with the same columns; what may not be used is not measured."""
+    y, scores = _check_matrices(y, scores)
+    y = np.where(np.isneginf(scores), np.nan, y)
+    if np.isnan(y).all():
+        raise ValueError(
+            "y must hold measured improvements, got NaN only; measure some of them."
+        )
+    return y, scores
+
+
+def divergences_of(selector, X, y):
+    """D(t, s) and the measured improvements, columns in the order of the sources."""
+    check_selector(selector)
+    y, _ = check_measured(y, selector.decision_function(X))
+    return selector._divergences(selector._check_targets(X)), y
+
+
+def check_numbers(values, name, ndim, shape=None, finite="allow-nan"):
+    values = check_array(
+        values,
+        dtype=np.float64,
+        ensure_2d=False,
+        ensure_all_finite=finite,
+        input_name=name,
+    )
+    if values.ndim != ndim or shape not in (None, values.shape):
+        raise ValueError(
+            f"{name} must be of shape {shape or f'{ndim}-D'}, got {values.shape}; pass "
+            "one number for each."
+        )
+    return values
+
+
+def check_sizes(sizes, length=None):
+    shape = None if length is None else (length,)
+    sizes = check_numbers(sizes, "sizes", 1, shape, finite=True)
+    if (sizes <= 0).any():
+        raise ValueError(
+            f"sizes must be positive, got {sizes.min():g}; pass numbers of training "
+            "examples."
+        )
+    return sizes
+
+
+def check_names(names, name, length):
+    names = [str(value) for value in names]
+    if len(names) != length:
+        raise ValueError(
+            f"{name} must hold {length} names, got {len(names)}; pass one for each."
+        )
+    return names

@@ -1,0 +1,480 @@
+"""ground_truth: what is measured, that nothing is lost, and that nothing is mixed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import train_test_split
+
+from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, ground_truth
+from sklearn_p2l.ground_truth import measure_improvement, split_quarters, train_sources
+
+pytest.importorskip("pandas")
+
+
+def stripes(n, angle, seed):
+    """Noisy stripes of two widths: a task that can be learned, and its labels."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    along = np.arange(8) + rng.integers(8, size=(n, 1))
+    wave = np.where(along // (1 + y[:, None]) % 2, 170, 90)
+    X = np.repeat(wave[:, :, None] if angle else wave[:, None, :], 8, axis=3 - 1)
+    X = np.broadcast_to(X if angle else wave[:, None, :], (n, 8, 8))
+    noise = rng.integers(-60, 60, size=(n, 8, 8))
+    return (X + noise).astype(np.uint8), np.array(["thin", "wide"])[y]
+
+
+TUNER = FineTuner(
+    backbone="small_resnet", image_size=8, epochs=2, batch_size=8, learning_rate=0.05
+)
+EMBEDDER = DatasetEmbedder("small_resnet", weights=None, image_size=8, random_state=0)
+TARGETS = {
+    "across": (*stripes(30, 0, 2), *stripes(40, 0, 3)),
+    "down": stripes(40, 1, 4),
+}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    sources = {"s0": stripes(40, 0, 0), "s1": (*stripes(24, 1, 1), *stripes(20, 1, 5))}
+    folder = tmp_path_factory.mktemp("zoo")
+    return train_sources(sources, TUNER, embedder=EMBEDDER, folder=folder, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def measured(zoo, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("measured")
+    result = measure_improvement(
+        TARGETS, zoo, TUNER, folder=folder, seeds=(0, 1), verbose=0
+    )
+    return folder, result
+
+
+def by_hand(zoo, target, source, seed):
+    """P(M(t, s)) without the function under test."""
+    X, y, *test = TARGETS[target]
+    if not test:
+        X, X_test, y, y_test = train_test_split(
+            X, y, test_size=0.2, stratify=y, random_state=seed
+        )
+        test = X_test, y_test
+    tuner = FineTuner(sources=zoo, source=source, random_state=seed)
+    tuner.set_params(backbone="small_resnet", image_size=8, epochs=2, batch_size=8)
+    tuner.set_params(learning_rate=0.05)
+    return tuner.fit(X, y).score(*test)
+
+
+def test_matrix_is_that_of_fine_tuning_by_hand(zoo, measured):
+    _, result = measured
+    gains = np.empty((2, 2, 2))
+    for i, target in enumerate(TARGETS):
+        without = [by_hand(zoo, target, None, seed) for seed in (0, 1)]
+        assert result.baseline[target] == pytest.approx(np.mean(without))
+        for j, source in enumerate(zoo.names):
+            scores = [by_hand(zoo, target, source, seed) for seed in (0, 1)]
+            assert result.performances.loc[target, source] == pytest.approx(
+                np.mean(scores)
+            )
+            gains[i, j] = np.subtract(scores, without)
+    assert list(result.improvements.index) == list(TARGETS)
+    assert list(result.improvements.columns) == list(zoo.names)
+    np.testing.assert_allclose(result.improvements, gains.mean(axis=2))
+    np.testing.assert_allclose(result.spread, gains.std(axis=2, ddof=1))
+    assert gains.std() > 0
+
+
+def test_records_say_how_they_were_made(measured):
+    folder, result = measured
+    assert len(result.records) == len(list(folder.glob("*.json"))) == 12
+    one = json.loads(next(folder.glob("down--s1--1--*.json")).read_text())
+    assert (one["target"], one["source"], one["seed"]) == ("down", "s1", 1)
+    assert (one["n_train"], one["n_test"], one["epochs"]) == (32, 8, 2)
+    assert one["error"] is None and one["seconds"] > 0 and one["split"]
+    assert one["protocol"]["learning_rate"] == 0.05
+    assert one["protocol"]["test_size"] == 0.2
+    assert one["versions"]["torch"] == torch.__version__
+    assert not list(folder.glob("*.lock"))
+
+
+def states(folder):
+    return {p.name: p.stat().st_mtime_ns for p in Path(folder).glob("*.json")}
+
+
+def test_only_what_is_missing_is_measured(zoo, measured, tmp_path):
+    folder, result = measured
+    before = states(folder)
+    lost = next(folder.glob("across--s0--0--*.json"))
+    lost.unlink()
+    again = measure_improvement(
+        TARGETS, zoo, TUNER, folder=folder, seeds=(0, 1), verbose=0
+    )
+    after = states(folder)
+    assert {name for name in after if after[name] != before[name]} == {lost.name}
+    np.testing.assert_array_equal(again.improvements, result.improvements)
+    fewer = measure_improvement(
+        {"down": TARGETS["down"]}, zoo[["s1"]], TUNER, folder=folder, verbose=0
+    )
+    assert states(folder) == after and fewer.improvements.shape == (1, 1)
+    assert np.isnan(fewer.spread.loc["down", "s1"])
+
+
+def test_dry_run_trains_nothing(zoo, measured, tmp_path, capsys):
+    folder, _ = measured
+    before = states(folder)
+    arguments = dict(folder=folder, seeds=(0, 1, 2), dry_run=True)
+    so_far = measure_improvement(TARGETS, zoo, TUNER, **arguments)
+    printed = capsys.readouterr().out
+    assert "2 targets × (2 sources + no transfer) × 3 seeds: 18 cells" in printed
+    assert "12 measured, 6 to do; about" in printed
+    assert states(folder) == before and not so_far.improvements.isna().any(axis=None)
+    arguments |= {"folder": tmp_path / "new"}
+    nothing = measure_improvement(TARGETS, zoo, TUNER, **arguments)
+    assert "18 to do" in capsys.readouterr().out
+    assert nothing.improvements.isna().all(axis=None)
+    assert nothing.improvements.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"epochs": 3}, "epochs was 2, is 3"),
+        ({"learning_rate": 0.1}, "learning_rate was 0.05, is 0.1"),
+    ],
+)
+def test_another_protocol_is_refused(zoo, measured, change, told):
+    folder, _ = measured
+    other = FineTuner(**{**TUNER.get_params(), **change})
+    with pytest.raises(ValueError, match=told):
+        measure_improvement(TARGETS, zoo, other, folder=folder, verbose=0)
+    # also for targets that the folder does not hold yet
+    with pytest.raises(ValueError, match=told):
+        measure_improvement({"n": TARGETS["down"]}, zoo, other, folder=folder)
+    with pytest.raises(ValueError, match="test_size was 0.2, is 0.5"):
+        measure_improvement(TARGETS, zoo, TUNER, folder=folder, test_size=0.5)
+    with pytest.raises(ValueError, match="scoring was None, is 'f1_macro'"):
+        measure_improvement(TARGETS, zoo, TUNER, folder=folder, scoring="f1_macro")
+
+
+def test_other_data_under_a_known_name_is_refused(zoo, measured, tmp_path):
+    folder, _ = measured
+    X, y = TARGETS["down"]
+    with pytest.raises(ValueError, match="the data of down .* is another"):
+        measure_improvement({"down": (255 - X, y)}, zoo, TUNER, folder=folder)
+    with pytest.raises(ValueError, match="the data of down .* is another"):
+        measure_improvement({"down": (X, y[::-1])}, zoo, TUNER, folder=folder)
+    swapped = SourceCatalog.from_arrays(
+        zoo.embeddings,
+        sizes=zoo.sizes,
+        names=zoo.names,
+        checkpoints=[zoo[1].checkpoint, zoo[0].checkpoint],
+        architectures="small_resnet",
+    )
+    with pytest.raises(ValueError, match="the checkpoint of across .* is another"):
+        measure_improvement(TARGETS, swapped, TUNER, folder=folder)
+
+
+def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no weights")
+    sources = SourceCatalog.from_arrays(
+        zoo.embeddings,
+        sizes=zoo.sizes,
+        names=["broken", "whole"],
+        checkpoints=[broken, zoo[1].checkpoint],
+        architectures="small_resnet",
+    )
+    arguments = dict(folder=tmp_path / "measured", verbose=0)
+    with pytest.warns(UserWarning, match="1 of 3 cells failed.*down ← broken"):
+        result = measure_improvement(
+            {"down": TARGETS["down"]}, sources, TUNER, **arguments
+        )
+    assert np.isnan(result.improvements.loc["down", "broken"])
+    assert np.isfinite(result.improvements.loc["down", "whole"])
+    error = result.records.set_index("source").loc["broken", "error"]
+    assert "must be a safetensors file" in error
+    broken.write_bytes(Path(zoo[0].checkpoint).read_bytes())
+    result = measure_improvement(
+        {"down": TARGETS["down"]}, sources, TUNER, retry_failures=True, **arguments
+    )
+    assert np.isfinite(result.improvements).all(axis=None)
+
+
+def test_an_interrupted_training_is_no_result(zoo, tmp_path, monkeypatch):
+    def interrupted(self, epochs):
+        yield 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FineTuner, "_progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path, verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scoring_and_steps(zoo, tmp_path):
+    X, y, X_test, y_test = TARGETS["across"]
+    keep = np.r_[np.flatnonzero(y_test == "thin"), np.flatnonzero(y_test == "wide")[:3]]
+    target = {"t": (X, y, X_test[keep], y_test[keep])}
+    result = measure_improvement(
+        target,
+        zoo[["s0"]],
+        TUNER,
+        folder=tmp_path,
+        scoring="balanced_accuracy",
+        n_steps=12,
+        verbose=0,
+    )
+    assert set(result.records["epochs"]) == {3}  # of 4 steps each
+    tuner = FineTuner(**{**TUNER.get_params(), "epochs": 3})
+    tuner.set_params(source="s0", sources=zoo, random_state=0).fit(X, y)
+    expected = balanced_accuracy_score(y_test[keep], tuner.predict(X_test[keep]))
+    assert result.performances.loc["t", "s0"] == pytest.approx(expected)
+
+
+def test_groups_stay_together():
+    y = np.tile([0, 1], 50)
+    groups = np.repeat(np.arange(20), 5)
+    task = ground_truth._check_tasks({"t": (np.zeros((100, 2)), y, groups)}, "targets")
+    train, test = ground_truth._split(task["t"], 0.25, 0, "t")
+    assert not set(groups[train]) & set(groups[test])
+    assert sorted([*train, *test]) == list(range(100)) and 15 <= len(test) <= 35
+    other, _ = ground_truth._split(task["t"], 0.25, 1, "t")
+    assert not np.array_equal(train, other)
+
+
+SCRIPT = """
+    import sys, time
+    sys.path.insert(0, {tests!r})
+    from test_ground_truth import *
+    fit = FineTuner.fit
+
+    def slow_fit(self, X, y):
+        with open({log!r}, "a") as file:
+            file.write("start\\n")
+        time.sleep(0.3)
+        return fit(self, X, y)
+
+    FineTuner.fit = slow_fit
+    zoo = SourceCatalog.load({zoo!r})
+    measure_improvement(TARGETS, zoo, TUNER, folder={folder!r}, seeds=(0, 1), verbose=0)
+"""
+
+
+def start(zoo, tmp_path):
+    zoo.save(tmp_path / "zoo", copy_checkpoints=False)
+    script = textwrap.dedent(SCRIPT).format(
+        tests=str(Path(__file__).parent),
+        log=str(tmp_path / "log"),
+        zoo=str(tmp_path / "zoo"),
+        folder=str(tmp_path / "cells"),
+    )
+    return subprocess.Popen([sys.executable, "-c", script])
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_started_again_it_goes_on(zoo, measured, tmp_path):
+    process = start(zoo, tmp_path)
+    try:
+        wait_for(lambda: len(states(tmp_path / "cells")) >= 4, process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = states(tmp_path / "cells")
+    assert 4 <= len(done) < 12
+    result = measure_improvement(
+        TARGETS, zoo, TUNER, folder=tmp_path / "cells", seeds=(0, 1), verbose=0
+    )
+    after = states(tmp_path / "cells")
+    assert {name: after[name] for name in done} == done and len(after) == 12
+    np.testing.assert_array_equal(result.improvements, measured[1].improvements)
+
+
+def test_two_processes_share_a_folder(zoo, measured, tmp_path):
+    processes = [start(zoo, tmp_path) for _ in range(2)]
+    for process in processes:
+        assert process.wait(timeout=300) == 0
+    trained = (tmp_path / "log").read_text().splitlines()
+    assert len(trained) == len(states(tmp_path / "cells")) == 12
+    result = measure_improvement(
+        TARGETS, zoo, TUNER, folder=tmp_path / "cells", seeds=(0, 1), verbose=0
+    )
+    np.testing.assert_array_equal(result.improvements, measured[1].improvements)
+
+
+def test_a_cell_of_a_dead_process_is_free(zoo, measured, tmp_path):
+    """Lock files that are left over do not stop anyone; those that are held do."""
+    path = tmp_path / "cell.lock"
+    path.touch()
+    with ground_truth._claim(path) as first:
+        with ground_truth._claim(path) as second:
+            assert first and not second
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_parallel_results_are_the_same(zoo, measured, tmp_path, backend):
+    with joblib.parallel_config(backend=backend):
+        result = measure_improvement(
+            TARGETS, zoo, TUNER, folder=tmp_path, seeds=(0, 1), n_jobs=2, verbose=1
+        )
+    # Sums in another number of threads may differ in the last digit.
+    np.testing.assert_allclose(
+        result.performances, measured[1].performances, atol=0.051
+    )
+    assert set(states(tmp_path)) == set(states(measured[0]))
+
+
+@pytest.mark.slow
+def test_dask_cluster_of_two_processes(zoo, measured, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        result = measure_improvement(
+            TARGETS, zoo, TUNER, folder=tmp_path, seeds=(0, 1), n_jobs=-1, verbose=0
+        )
+        assert len(client.scheduler_info()["workers"]) == 2
+    np.testing.assert_allclose(
+        result.performances, measured[1].performances, atol=0.051
+    )
+    assert set(states(tmp_path)) == set(states(measured[0]))
+
+
+def test_each_worker_gets_its_share_of_the_threads(tmp_path):
+    def job(tuner, known):
+        return known | {"threads": torch.get_num_threads()}
+
+    before = torch.get_num_threads()
+    arguments = dict(tuner=TUNER, known={})
+    here = (ground_truth.socket.gethostname(), os.getpid())
+    ground_truth._run_job(tmp_path / "a.json", job, arguments, n_threads=1, parent=here)
+    assert json.loads((tmp_path / "a.json").read_text())["threads"] == 1
+    ground_truth._run_job(
+        tmp_path / "b.json", job, arguments, n_threads=None, parent=here
+    )
+    assert json.loads((tmp_path / "b.json").read_text())["threads"] == before
+    assert torch.get_num_threads() == before
+
+
+def test_workers_have_a_gpu_of_their_own(tmp_path):
+    """As far as it can be seen without one: which GPU each process leaves visible."""
+    script = """if True:
+        import os, sys
+        from sklearn_p2l import ground_truth
+        ground_truth._bind_to_gpu("auto")
+        print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+        sys.stdin.read()
+    """
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "3,5",
+        "TMPDIR": str(tmp_path),
+    }
+    workers = []
+    try:
+        for _ in range(2):
+            workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", script],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        visible = {worker.stdout.readline().strip() for worker in workers}
+    finally:
+        for worker in workers:
+            worker.communicate()
+    assert visible == {"3", "5"}
+
+
+def test_quarters_of_a_domain():
+    y = np.tile([0, 1, 1, 1], 200)
+    parts = split_quarters(y, target_share=0.1, random_state=0)
+    members = np.concatenate(list(parts.values()))
+    assert len(set(members)) == len(members)
+    assert [len(p) for p in parts.values()] == [200, 200, 20, 200]
+    for part in parts.values():
+        assert y[part].mean() == pytest.approx(0.75)
+    groups = np.repeat(np.arange(80), 10)
+    parts = split_quarters(y, groups=groups, random_state=0)
+    owners = [set(groups[part]) for part in parts.values()]
+    assert sum(map(len, owners)) == len(set.union(*owners))
+
+
+def test_trained_sources_make_a_catalog(zoo, tmp_path):
+    assert zoo.names == ("s0", "s1") and zoo.sizes.tolist() == [40, 24]
+    assert zoo[0].metadata == {"validation_score": None}
+    assert 0 <= zoo[1].metadata["validation_score"] <= 1
+    assert zoo[0].architecture == "small_resnet" and zoo[0].n_classes == 2
+    X, y = stripes(40, 0, 0)
+    vectors = EMBEDDER.fit_transform([X])
+    np.testing.assert_array_equal(zoo.embeddings[0], vectors[0])
+    assert zoo.fingerprint == EMBEDDER.fingerprint_
+    tuner = FineTuner(**{**TUNER.get_params(), "source": None, "random_state": 0})
+    tuner.fit(X, y)
+    same = FineTuner(
+        source="s0", sources=zoo, body_learning_rate_multiplier=0, epochs=1
+    )
+    same.fit(X, y)
+    np.testing.assert_array_equal(
+        same.weights_["body.0.weight"], tuner.weights_["body.0.weight"]
+    )
+
+
+def test_a_source_that_fails_loses_no_other(tmp_path):
+    sources = {"good": stripes(20, 0, 0), "bad": (stripes(20, 0, 0)[0], ["one"] * 20)}
+    arguments = dict(embedder=EMBEDDER, folder=tmp_path, verbose=0)
+    with pytest.raises(RuntimeError, match="1 of 2 sources .*'bad'.*two classes"):
+        train_sources(sources, TUNER, **arguments)
+    before = next(tmp_path.glob("good*.safetensors")).stat().st_mtime_ns
+    catalog = train_sources({"good": sources["good"]}, TUNER, **arguments)
+    assert Path(catalog[0].checkpoint).stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="epochs was 2, is 5"):
+        train_sources(
+            {"good": sources["good"]},
+            FineTuner(**{**TUNER.get_params(), "epochs": 5}),
+            **arguments,
+        )
+
+
+def test_wrong_input_is_told_before_any_training(zoo, tmp_path):
+    X, y = TARGETS["down"]
+    bare = SourceCatalog.from_arrays([[1.0, 2.0]], sizes=[3], names=["bare"])
+    cases = [
+        ((TARGETS, bare, TUNER), "'bare' must have a checkpoint"),
+        ((TARGETS, list(zoo), TUNER), "sources must be a SourceCatalog"),
+        (([X], zoo, TUNER), "targets must be a non-empty mapping"),
+        (({"t": X}, zoo, TUNER), r"targets\['t'\] must be \(X, y\)"),
+        (({"t": (X, y[:-1])}, zoo, TUNER), r"targets\['t'\].*inconsistent"),
+        (({"t": (X, ["a", *["b"] * 39])}, zoo, TUNER), "'t' cannot be split"),
+    ]
+    for (targets, sources, tuner), told in cases:
+        with pytest.raises(ValueError, match=told):
+            measure_improvement(targets, sources, tuner, folder=tmp_path / "no")
+    with pytest.raises(ValueError, match="seeds must be different integers"):
+        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "no", seeds=(0, 0))
+    assert not (tmp_path / "no").exists()
