@@ -540,3 +540,70 @@ def test_prompt_transfer_of_t5():
     assert metrics.regret_loss(performance, E) <= 0.08
     largest = np.tile(np.log(sizes), (17, 1))
     assert metrics.spearman_score(performance, largest) < 0.1
+
+
+# -- distances given --------------------------------------------------------------
+
+
+SIZED = SourceCatalog.from_arrays(None, sizes=[10, 200, 40], names=["a", "b", "c"])
+
+
+def test_precomputed_distances_rank_as_the_vectors_they_come_from(rng):
+    vectors = rng.random((6, 5))
+    targets = rng.random((7, 5))
+    y = rng.normal(size=(7, 6))
+    names = list("abcdef")
+    sizes = rng.integers(10, 1000, size=6)
+    zoo = SourceCatalog.from_arrays(vectors, sizes=sizes, names=names)
+    bare = SourceCatalog.from_arrays(None, sizes=sizes, names=names)
+    D = pairwise_divergence(targets, vectors, metric="js")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # k may be positive here
+        usual = SourceSelector(zoo, metric="js").fit(targets, y)
+        given = SourceSelector(bare, metric="precomputed").fit(D, y)
+        unnamed = SourceSelector(sizes=sizes, metric="precomputed").fit(D, y)
+    assert given.k_ == usual.k_ == unnamed.k_
+    assert_array_equal(given.predict(D), usual.predict(targets))
+    assert_array_equal(np.array(names)[unnamed.predict(D)], given.predict(D))
+    assert given.score(D, y) == usual.score(targets, y)
+
+
+def test_precomputed_columns_are_matched_by_name():
+    pd = pytest.importorskip("pandas")
+    D = pd.DataFrame([[0.1, 0.9, 0.5], [0.8, 0.2, 0.4]], columns=["a", "b", "c"])
+    selector = SourceSelector(SIZED, metric="precomputed", k=-3.0).fit(D)
+    assert selector.predict(D)[:, 0].tolist() == ["a", "b"]
+    assert_array_equal(selector.predict(D[["c", "a", "b"]]), selector.predict(D))
+    named = SourceSelector(sizes=[10, 200, 40], metric="precomputed", k=-3.0).fit(D)
+    assert_array_equal(named.predict(D), selector.predict(D))
+    with pytest.raises(ValueError, match=r"absent: \['c'\], unknown: \['z'\]"):
+        selector.predict(D.rename(columns={"c": "z"}))
+
+
+def test_precomputed_nan_is_no_candidate():
+    D = np.array([[0.1, np.nan, 0.5], [0.8, 0.2, 0.4]])
+    selector = SourceSelector(SIZED, metric="precomputed", k=-1.0).fit(D)
+    E = np.asarray(selector.decision_function(D))
+    assert np.isneginf(E[0, 1]) and np.isfinite(E).sum() == 5
+    assert selector.predict(D)[0].tolist()[-1] == "b"
+    # z is over the candidates of each target: two of them, so -1 and 1
+    assert_allclose(np.sort(np.abs(selector.decision_terms(D)[1][0])), [0, 1, 1])
+    with pytest.raises(ValueError, match="got none in row 1"):
+        selector.predict([[0.1, 0.2, 0.3], [np.nan] * 3])
+    itself = SourceSelector(SIZED, metric="precomputed", k=-1.0, exclude_self=True)
+    E = np.asarray(itself.fit(D).decision_function([[0.0, 0.3, 0.2]]))
+    assert np.isneginf(E[0, 0])
+
+
+def test_precomputed_asks_for_distances():
+    with pytest.raises(
+        ValueError, match="one column of distances per source.*3.*got 2"
+    ):
+        SourceSelector(SIZED, metric="precomputed", k=-1.0).fit([[0.1, 0.2]])
+    with pytest.raises(ValueError, match="a SourceCatalog or None for metric='prec"):
+        SourceSelector([[1.0], [2.0]], metric="precomputed", k=-1.0).fit([[0.1, 0.2]])
+    with pytest.raises(ValueError, match="sources must have vectors for metric='kl'"):
+        SourceSelector(SIZED, k=-1.0).fit([[0.1, 0.2]])
+    larger = SourceCatalog.from_arrays(None, sizes=[1, 2], names=["x", "y"])
+    selector = SourceSelector(SIZED, metric="precomputed", k=-1.0).fit([[1, 2, 3.0]])
+    assert selector.with_sources(larger).predict([[0.5, 0.1]])[0, 0] == "y"

@@ -1,4 +1,4 @@
-"""Measure the transfer matrix of the benchmark; CPU suffices, interruption does no harm.
+"""Measure the transfer matrix of the benchmark. CPU suffices, and it can be stopped.
 
     python benchmarks/transfer/run.py --folder work/transfer --n-jobs 2
 

@@ -1,0 +1,519 @@
+"""The paper's tables and figures from the measured matrices of this benchmark.
+
+    python benchmarks/transfer/evaluate.py
+
+needs no image, only the tables in results/; it writes RESULTS.md, results/*.csv and
+figures/*.png. The two matrices of other people's transfer experiments are evaluated as
+well where SKLEARN_P2L_DATA holds them.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from sklearn_p2l import SourceCatalog, SourceSelector
+from sklearn_p2l.baselines import (
+    ConstantRanking,
+    LargestSource,
+    NearestSource,
+    NoTransfer,
+    RandomSource,
+)
+from sklearn_p2l.evaluation import evaluate_selectors
+from sklearn_p2l.metrics import spearman_score
+from sklearn_p2l.plotting import (
+    KCurveDisplay,
+    PicksDisplay,
+    RankingDisplay,
+    ScoreImprovementDisplay,
+    SizeSimilarityDisplay,
+    SourceComparisonDisplay,
+    SourceSizesDisplay,
+)
+
+HERE = Path(__file__).parent
+RESULTS, FIGURES = HERE / "results", HERE / "figures"
+DATA = Path(os.environ.get("SKLEARN_P2L_DATA", HERE.parents[2] / "shared")).absolute()
+# The divergences of the paper, section 3.1.
+PAPER = ["kl", "js", "chi2", "euclidean", "cityblock"]
+MERGED = "photos_merged"
+MEMBERS = ["scenes", "clothing", "fruit", "trash"]
+MEASURES = {
+    "performance": "accuracy of the pick",
+    "picked_best": "best source picked",
+    "spearman": "Spearman ρ",
+    "picks_to_best": "picks to the best",
+    "regret_at_1": "regret@1",
+    "regret_at_3": "regret@3",
+}
+
+
+def main():
+    warnings.simplefilter("ignore")  # unbounded k are part of the report
+    FIGURES.mkdir(exist_ok=True)
+    truth = Truth()
+    report = Report()
+    report.add("# Results of the transfer benchmark")
+    report.add(
+        "Written by `python benchmarks/transfer/evaluate.py` from the tables in "
+        "`results/`; what they mean stands in [README.md](README.md)."
+    )
+    describe(report, truth)
+    chosen = choose(report, truth)
+    held_out(report, truth, chosen)
+    leave_one_out(report, truth, chosen)
+    effects(report, truth, chosen)
+    merged(report, truth, chosen)
+    figures(truth, chosen)
+    elsewhere(report)
+    (HERE / "RESULTS.md").write_text("\n\n".join(report.parts) + "\n")
+
+
+class Truth:
+    """What was measured: performances, sizes, divergences, as tables."""
+
+    def __init__(self):
+        records = pd.read_csv(RESULTS / "measured.csv", keep_default_na=False)
+        self.records = records.astype({"performance": float})
+        self.targets = pd.read_csv(RESULTS / "targets.csv").set_index("target")
+        sources = pd.read_csv(RESULTS / "sources.csv").set_index("source")
+        self.sizes = sources["size"].drop("imagenet")
+        self.divergences = pd.read_csv(RESULTS / "divergences.csv")
+        self.training = (self.targets["group"] == "training").to_numpy()
+        small = self.records[self.records["architecture"] == "small_resnet"]
+        self.by_seed = {
+            seed: part.pivot(
+                index="target", columns="source", values="performance"
+            ).loc[self.targets.index, ["none", *self.sizes.index]]
+            for seed, part in small.groupby("seed")
+        }
+        mean = sum(self.by_seed.values()) / len(self.by_seed)
+        self.baseline = mean["none"]
+        self.performance = mean[list(self.sizes.index)]
+        self.improvement = self.performance.sub(self.baseline, axis=0)
+        large = self.records[self.records["architecture"] == "squeezenet"]
+        self.imagenet = large.groupby(["target", "source"])["performance"].mean()
+        self.imagenet = self.imagenet.unstack().loc[self.targets.index]
+
+    def catalog(self, names=None):
+        names = list(self.sizes.index) if names is None else names
+        return SourceCatalog.from_arrays(None, sizes=self.sizes[names], names=names)
+
+    def D(self, reference, metric, image_size=224, summary="mean"):
+        key = {"reference": reference, "metric": metric}
+        key |= {"image_size": image_size, "summary": summary}
+        chosen = self.divergences
+        for column, value in key.items():
+            chosen = chosen[chosen[column] == value]
+        table = chosen.pivot(index="target", columns="source", values="divergence")
+        return table.loc[self.targets.index, self.sizes.index]
+
+
+class Report:
+    def __init__(self):
+        self.parts = []
+
+    def add(self, text):
+        self.parts.append(text)
+
+    def table(self, frame, digits=3):
+        def cell(value):
+            if isinstance(value, (bool, np.bool_)):
+                return "yes" if value else "no"
+            if isinstance(value, (float, np.floating)):
+                return "–" if np.isnan(value) else f"{value:.{digits}f}"
+            return str(value)
+
+        frame = frame.reset_index()
+        lines = ["| " + " | ".join(map(str, frame.columns)) + " |"]
+        lines.append("|" + "---|" * len(frame.columns))
+        for row in frame.itertuples(index=False):
+            lines.append("| " + " | ".join(map(cell, row)) + " |")
+        self.parts.append("\n".join(lines))
+
+
+def selectors(catalog, metric="precomputed", **settings):
+    return {
+        "P2L": SourceSelector(catalog, metric=metric, **settings),
+        "largest (B1)": LargestSource(catalog),
+        "random (B3)": RandomSource(catalog),
+        "none (B4)": NoTransfer(catalog),
+        "nearest (B5)": NearestSource(catalog, metric=metric),
+        "constant": ConstantRanking(catalog),
+    }
+
+
+def evaluate(truth, D, *, names=None, improvement=None, training="group", **settings):
+    names = list(truth.sizes.index) if names is None else names
+    improvement = truth.improvement if improvement is None else improvement
+    return evaluate_selectors(
+        selectors(truth.catalog(names), **settings),
+        D[names],
+        improvement[names],
+        baseline=truth.baseline,
+        training=truth.training if training == "group" else None,
+    )
+
+
+def row_of(result, selector="P2L"):
+    """One line of numbers about one selector."""
+    rows = result.targets[result.targets["selector"] == selector]
+    return {
+        "Spearman": rows["spearman"].mean(),
+        "best picked": rows["picked_best"].mean(),
+        "mean picks": rows["picks_to_best"].mean(),
+        "most picks": rows["picks_to_best"].max(),
+        "accuracy": rows["performance"].mean(),
+        "regret@1": rows["regret_at_1"].mean(),
+        "regret@3": rows["regret_at_3"].mean(),
+    }
+
+
+def describe(report, truth):
+    report.add("## What was measured")
+    targets = truth.targets.copy()
+    targets["none (B4)"] = truth.baseline
+    targets["best"] = truth.performance.max(axis=1)
+    targets["best source"] = truth.performance.idxmax(axis=1)
+    targets["SqueezeNet from ImageNet (B2)"] = truth.imagenet["imagenet"]
+    targets["SqueezeNet from random weights"] = truth.imagenet["none"]
+    report.table(targets)
+    report.add("Mean improvement I of each source, over the targets of each group:")
+    sources = truth.sizes.to_frame("size")
+    for group, rows in [("training", truth.training), ("held out", ~truth.training)]:
+        sources[f"on {group} targets"] = truth.improvement[rows].mean()
+    sources["spread over seeds"] = (
+        pd.concat(
+            {
+                seed: table[truth.sizes.index].sub(table["none"], axis=0)
+                for seed, table in truth.by_seed.items()
+            }
+        )
+        .groupby(level=1)
+        .std()
+        .mean()
+    )
+    report.table(sources.sort_values("size", ascending=False))
+    small = truth.records[truth.records["architecture"] == "small_resnet"]
+    report.add(
+        f"{len(truth.records)} trainings; those of the small network took "
+        f"{small['seconds'].astype(float).median():.1f} s (median), in all "
+        f"{truth.records['seconds'].astype(float).sum() / 3600:.2f} h of one worker."
+    )
+
+
+def choose(report, truth):
+    """k, divergence and reference network, by the training group alone (Figure 1)."""
+    report.add("## k, divergence and reference network, learned on the training group")
+    rows = []
+    for reference in ("squeezenet", "mobilenet"):
+        for metric in PAPER:
+            D = truth.D(reference, metric)
+            fitted = SourceSelector(truth.catalog(), metric="precomputed").fit(
+                D[truth.training], truth.improvement[truth.training]
+            )
+            group = evaluate_selectors(
+                {"P2L": SourceSelector(truth.catalog(), metric="precomputed")},
+                D[truth.training],
+                truth.improvement[truth.training],
+                baseline=truth.baseline[truth.training],
+            )
+            judged = row_of(evaluate(truth, D))
+            rows.append(
+                {
+                    "reference": reference,
+                    "divergence": metric,
+                    "k": fitted.k_,
+                    "from": fitted.k_interval_[0],
+                    "to": fitted.k_interval_[1],
+                    "training ρ": fitted.k_curve_[:, 2].max(),
+                    "training ρ, leave-one-out": row_of(group)["Spearman"],
+                    "held-out ρ": judged["Spearman"],
+                    "held-out best picked": judged["best picked"],
+                    "held-out most picks": judged["most picks"],
+                }
+            )
+    frame = pd.DataFrame(rows).set_index(["reference", "divergence"])
+    frame.to_csv(RESULTS / "divergences_and_k.csv", float_format="%.5f")
+    report.table(frame)
+    chosen = frame["training ρ, leave-one-out"].idxmax()
+    report.add(
+        f"Chosen by the training group's leave-one-out correlation: **{chosen[1]}** of "
+        f"**{chosen[0]}**. The held-out columns took no part in the choice.\n\n"
+        "![Figure 1](figures/figure1_k_curves.png)"
+    )
+    return chosen
+
+
+def held_out(report, truth, chosen):
+    report.add("## Held-out targets: Tables 1, 2 and 3")
+    result = evaluate(truth, truth.D(*chosen))
+    result.targets.to_csv(RESULTS / "held_out.csv", index=False, float_format="%.5f")
+    summarize(report, result)
+    report.add(
+        "Relative gain of P2L over each baseline (Table 3), and its ρ (Table 2):"
+    )
+    own = result.targets[result.targets["selector"] == "P2L"].set_index("target")
+    gains = result.gains.copy()
+    imagenet = truth.imagenet["imagenet"].loc[own.index]
+    gains["ImageNet (B2)"] = (own["performance"] - imagenet) / imagenet
+    gains.loc["mean", "ImageNet (B2)"] = gains["ImageNet (B2)"].mean()
+    gains.insert(0, "pick", own["pick"])
+    gains.insert(1, "Spearman", own["spearman"])
+    gains.loc["mean", "Spearman"] = own["spearman"].mean()
+    gains["pick"] = gains["pick"].fillna("")
+    report.table(gains)
+    report.add(
+        "![Figure 7](figures/figure7_picks.png)\n\n"
+        "![Figure 6](figures/figure6_scores.png)"
+    )
+    report.add("Where P2L loses, its pick against the best source, per target:")
+    lost = own[own["picked_best"] < 1].copy()
+    lost["best source"] = truth.performance.idxmax(axis=1)
+    columns = ["pick", "best source", "performance", "best_performance"]
+    report.table(lost[[*columns, "picks_to_best", "regret_at_1"]])
+
+
+def summarize(report, result):
+    rows = {}
+    for (selector, measure), row in result.summary.set_index(
+        ["selector", "measure"]
+    ).iterrows():
+        text = "–"
+        if not np.isnan(row["mean"]):
+            text = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        rows.setdefault(selector, {})[MEASURES[measure]] = text
+    frame = pd.DataFrame(rows).T.rename_axis("selector")
+    most = result.targets.groupby("selector")["picks_to_best"].max()
+    frame["most picks"] = most
+    report.table(frame, digits=1)
+    report.add("In brackets: 95 % bootstrap intervals over targets.")
+
+
+def leave_one_out(report, truth, chosen):
+    report.add("## All targets, leave-one-target-out")
+    summarize(report, evaluate(truth, truth.D(*chosen), training=None))
+
+
+def effects(report, truth, chosen):
+    """What limits the correlation: one change at a time, judged on held-out targets."""
+    report.add("## What limits it: one change at a time")
+    reference, metric = chosen
+    D = truth.D(*chosen)
+    rows = {"as above": row_of(evaluate(truth, D))}
+    rows["the other reference network"] = row_of(
+        evaluate(
+            truth,
+            truth.D({"squeezenet": "mobilenet"}.get(reference, "squeezenet"), metric),
+        )
+    )
+    rows["reference at 64 pixels"] = row_of(
+        evaluate(truth, truth.D(reference, metric, image_size=64))
+    )
+    for (name, size, summary), _ in truth.divergences.groupby(
+        ["reference", "image_size", "summary"]
+    ):
+        if summary != "mean":
+            rows[f"{summary}, {name} at {size} pixels"] = row_of(
+                evaluate(truth, truth.D(name, metric, size, summary))
+            )
+            rows[f"mean, {name} at {size} pixels"] = row_of(
+                evaluate(truth, truth.D(name, metric, size))
+            )
+    rows["z over the training targets"] = row_of(
+        evaluate(truth, D, standardize="training")
+    )
+    rows["k for the first 5 sources of each target"] = row_of(evaluate(truth, D, top=5))
+    rows["k = -1, the paper's order of size"] = row_of(evaluate(truth, D, k=-1.0))
+    best_k = SourceSelector(truth.catalog(), metric="precomputed").fit(
+        D[~truth.training], truth.improvement[~truth.training]
+    )
+    rows[f"the best k for these targets ({best_k.k_:.2f})"] = row_of(
+        evaluate(truth, D, k=best_k.k_)
+    )
+    for seed, table in truth.by_seed.items():
+        improvement = table[truth.sizes.index].sub(table["none"], axis=0)
+        rows[f"seed {seed} alone"] = row_of(evaluate(truth, D, improvement=improvement))
+    names = [name for name in truth.sizes.index if name != MERGED]
+    rows["without the merged source"] = row_of(evaluate(truth, D, names=names))
+    large = [name for name in names if not name.endswith("_few")]
+    rows["without small and merged sources"] = row_of(evaluate(truth, D, names=large))
+    frame = pd.DataFrame(rows).T.rename_axis("change")
+    frame.to_csv(RESULTS / "effects.csv", float_format="%.5f")
+    report.table(frame)
+    held = ~truth.training
+    pairs = [
+        spearman_score(a[held][truth.sizes.index], b[held][truth.sizes.index])
+        for i, a in truth.by_seed.items()
+        for j, b in truth.by_seed.items()
+        if i < j
+    ]
+    r = np.mean(pairs)
+    n = len(truth.by_seed)
+    report.add(
+        f"Noise of the truth: two seeds rank the sources of a held-out target with a "
+        f"mean Spearman correlation of {r:.3f}. By the Spearman-Brown formula the mean "
+        f"of {n} seeds then agrees with the mean of {n} others at "
+        f"{n * r / (1 + (n - 1) * r):.3f}: about what a perfect prediction could reach."
+    )
+
+
+def merged(report, truth, chosen):
+    report.add("## The merged source (section 4.3.3)")
+    held = ~truth.training
+    I, D = truth.improvement, truth.D(*chosen)  # noqa: E741
+    rows = {}
+    for name in MEMBERS:
+        difference = I[MERGED] - I[name]
+        rows[name] = {
+            "size": truth.sizes[name],
+            "merged is better, training targets": f"{(difference[~held] > 0).sum()} of "
+            f"{(~held).sum()}",
+            "merged is better, held-out targets": f"{(difference[held] > 0).sum()} of "
+            f"{held.sum()}",
+            "mean difference, all": difference.mean(),
+            "ρ of difference and divergence from it": spearman_score(
+                [difference], [D[name]]
+            ),
+        }
+    report.table(pd.DataFrame(rows).T.rename_axis("member"))
+    rank = I.rank(axis=1, ascending=False)[MERGED]
+    best = I[MEMBERS].max(axis=1)
+    report.add(
+        f"The merged source ({truth.sizes[MERGED]} images) ranks {rank.mean():.1f} of "
+        f"{len(truth.sizes)} on average and is the best of all for "
+        f"{(rank == 1).sum()} of {len(rank)} targets; it beats all four of its members "
+        f"at once on {(I[MERGED] > best).sum()}.\n\n"
+        "![Figure 8](figures/figure8_merged.png)"
+    )
+
+
+def figures(truth, chosen):
+    reference, metric = chosen
+    fitted, held = {}, ~truth.training
+    for name in PAPER:
+        selector = SourceSelector(truth.catalog(), metric="precomputed")
+        fitted[name] = selector.fit(
+            truth.D(reference, name)[truth.training],
+            truth.improvement[truth.training],
+        )
+    p2l, D = fitted[metric], truth.D(*chosen)
+    y = truth.improvement
+    save(
+        KCurveDisplay.from_predictions({m: s.k_curve_ for m, s in fitted.items()}),
+        "figure1_k_curves",
+        f"training targets, {reference}",
+    )
+    save(
+        SizeSimilarityDisplay.from_predictions(
+            truth.sizes, D[held], y[held], metric=metric, standardize=True
+        ),
+        "figure4_size_similarity",
+        "held-out targets",
+    )
+    save(SourceSizesDisplay.from_estimator(p2l), "figure5_sizes", "sources")
+    save(
+        ScoreImprovementDisplay.from_estimator(
+            p2l, D[held], y[held], target_names=list(y.index[held])
+        ),
+        "figure6_scores",
+        "held-out targets",
+    )
+    catalog = truth.catalog()
+    everyone = {"P2L": p2l}
+    for name, selector in [
+        ("largest (B1)", LargestSource(catalog)),
+        ("nearest (B5)", NearestSource(catalog, metric="precomputed")),
+        ("constant", ConstantRanking(catalog)),
+    ]:
+        everyone[name] = selector.fit(D[truth.training], y[truth.training])
+    save(
+        PicksDisplay.from_estimator(everyone, D[held], y[held]),
+        "figure7_picks",
+        "held-out targets",
+    )
+    save(
+        SourceComparisonDisplay.from_predictions(
+            D["scenes"],
+            y[MERGED] - y["scenes"],
+            source=MERGED,
+            reference="scenes",
+            metric=metric,
+            target_names=list(y.index),
+        ),
+        "figure8_merged",
+        "all targets",
+    )
+    target = "vegetables"
+    save(
+        RankingDisplay.from_estimator(p2l, D.loc[[target]]),
+        "ranking",
+        f"ranking for {target}",
+    )
+
+
+def save(display, name, title):
+    display.ax_.set_title(title)
+    display.figure_.savefig(FIGURES / f"{name}.png", dpi=80)
+    plt.close(display.figure_)
+
+
+def elsewhere(report):
+    """Transfer matrices that others measured; k leave-one-target-out."""
+    folder = DATA / "groundtruth"
+    if not folder.exists():
+        print(f"no other matrices in {folder}; set SKLEARN_P2L_DATA")
+        return
+    report.add("## Transfer matrices of others, leave-one-target-out")
+    frame = pd.read_csv(folder / "prompt_transfer_t5.csv")
+    performance = frame.pivot(index="target", columns="source", values="performance")
+    baseline = frame.groupby("target")["baseline"].first()
+    sizes = frame.groupby("source")["source_size"].first()[performance.columns]
+    with np.load(folder / "prompt_transfer_t5_vectors.npz") as file:
+        prompts = {name: file[name].mean(axis=0) for name in file.files}
+    catalog = SourceCatalog.from_arrays(
+        [prompts[name] for name in performance.columns],
+        sizes=sizes,
+        names=list(performance.columns),
+    )
+    X = np.stack([prompts[name] for name in performance.index])
+    improvement = performance.sub(baseline, axis=0)
+    result = evaluate_selectors(
+        selectors(catalog, metric="cityblock"),
+        X,
+        improvement,
+        baseline=baseline,
+    )
+    report.add("T5 soft prompts, 17 × 16, cityblock distance of the mean prompts:")
+    summarize(report, result)
+
+    frame = pd.read_csv(folder / "xpos_udpos.csv")
+    performance = frame.pivot(
+        index="target", columns="source", values="performance_10000_samples"
+    )
+    D = frame.pivot(index="target", columns="source", values="distance_ldnd")
+    known = D.notna() & performance.notna()
+    rows, columns = known.any(axis=1), known.any(axis=0)
+    D, performance = D.loc[rows, columns], performance.loc[rows, columns] / 100
+    sizes = frame.groupby("source")["source_size"].first()[D.columns]
+    catalog = SourceCatalog.from_arrays(None, sizes=sizes, names=list(D.columns))
+    result = evaluate_selectors(selectors(catalog), D, performance.where(D.notna()))
+    report.add(
+        f"XLM-R part-of-speech tagging, {len(D)} × {D.shape[1]} languages with 10,000 "
+        'samples each, LDND distance given (`metric="precomputed"`), cells without a '
+        "distance left out; performances themselves, as no one was trained without a "
+        "source, so B4 is 0 here:"
+    )
+    summarize(report, result)
+
+
+if __name__ == "__main__":
+    main()
