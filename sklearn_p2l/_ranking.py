@@ -1,5 +1,7 @@
 """What all rankers of sources share: SourceSelector and the baselines."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -87,7 +89,7 @@ class RankingMixin:
         if np.ndim(y) == 1:
             y = y.to_frame().T if hasattr(y, "to_frame") else [y]
             y = np.tile(align_columns(y, self.source_labels_.tolist()), (len(E), 1))
-        y = check_improvements(y, self.source_labels_, len(E))
+        y = check_improvements(y, self.source_labels_, X)
         y = np.where(np.isneginf(E), np.nan, y)  # no candidates, such as the target
         top = getattr(self, "top", None)
         return spearman_score(y, E, top=top, sample_weight=sample_weight)
@@ -100,7 +102,10 @@ class RankingMixin:
         fingerprint = None if precomputed else fingerprint_of(X)
         given = X
         if precomputed and hasattr(X, "columns"):
-            given = _reorder(X, _names_of(self.sources if reset else self.sources_, X))
+            names = X.columns if reset else self.source_labels_.tolist()
+            if reset and isinstance(self.sources, SourceCatalog):
+                names = self.sources.names
+            given = _reorder(X, list(names))
             X = given.to_numpy()
         if not reset:
             check_same_fingerprint(fingerprint, self.fingerprint_, "X")
@@ -155,8 +160,8 @@ def as_catalog(sources, sizes, X, fingerprint, *, precomputed=False):
     """Return `sources` as a catalog, and the labels by which they are ranked.
 
     None stands for the rows of X, or for its columns where X holds distances. Rows
-    (columns) of a DataFrame are named by its index (columns), those of an array by
-    their position.
+    (columns) of a DataFrame are named by its index (columns), if that holds unique
+    str or int, and all others by their position.
     """
     if (
         isinstance(sources, (list, tuple))
@@ -195,8 +200,9 @@ def as_catalog(sources, sizes, X, fingerprint, *, precomputed=False):
                     "others; pass X[sources.columns]."
                 )
     labels = np.arange(n_sources)
-    if index is not None and all(isinstance(name, str) for name in index):
-        labels = np.array(list(index))
+    if index is not None and index.is_unique:
+        if any(all(isinstance(v, kind) for v in index) for kind in (str, Integral)):
+            labels = np.array(list(index))
     catalog = SourceCatalog.from_arrays(
         None if vectors is None else np.asarray(vectors),
         sizes=np.ones(n_sources, dtype=int) if sizes is None else sizes,
@@ -206,8 +212,16 @@ def as_catalog(sources, sizes, X, fingerprint, *, precomputed=False):
     return catalog, labels
 
 
-def check_improvements(y, labels, n_targets):
-    """Return y with its columns in the order of `labels`, one row per target."""
+def check_improvements(y, labels, X):
+    """Return y with its columns in the order of `labels`, one row per row of X."""
+    n_targets = len(X)
+    if hasattr(X, "columns") and hasattr(y, "columns"):
+        rows, targets = list(y.index), list(X.index)
+        if rows != targets and sorted(map(str, rows)) == sorted(map(str, targets)):
+            raise ValueError(
+                "the rows of y must be in the order of those of X, got the same names "
+                "in another order; pass y.loc[X.index]."
+            )
     y = align_columns(y, labels.tolist())
     if len(y) != n_targets:
         raise ValueError(
@@ -233,10 +247,6 @@ def zscore(values, mean=None, spread=None):
         spread = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / count)
     flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=1, keepdims=True))
     return np.round(deviation / np.where(flat, np.inf, spread), 10)
-
-
-def _names_of(sources, X):
-    return sources.names if isinstance(sources, SourceCatalog) else list(X.columns)
 
 
 def _reorder(X, names):

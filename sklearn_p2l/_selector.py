@@ -210,7 +210,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
             different improvement, or if vectors come from another reference network
             than those of the catalog.
         """
-        X = self._check_targets(X, reset=True)
+        given, X = X, self._check_targets(X, reset=True)
         D = self._divergences(X)
         self.divergence_scale_ = (
             (np.nanmean(D), np.nanstd(D)) if not np.isnan(D).all() else (0.0, 0.0)
@@ -225,7 +225,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
                 "y must be given to learn k, got None; pass measured improvements of "
                 "shape (n_targets, n_sources), or a number for k."
             )
-        y = check_improvements(y, self.source_labels_, len(X))
+        y = check_improvements(y, self.source_labels_, given)
         y = np.where(np.isnan(D), np.nan, y)  # a source that is the target itself
         if self.top is not None:
             y = keep_top(y, self.top)

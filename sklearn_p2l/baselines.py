@@ -400,7 +400,8 @@ class ConstantRanking(_Baseline):
     ----------
     mean_improvement_ : ndarray of shape (n_sources,)
         Mean over the training targets on which a source was measured, each target's
-        own mean taken off first; -inf for sources that were never measured.
+        own mean taken off first; NaN for sources that were never measured, which
+        rank last.
 
     sources_ : SourceCatalog
         The sources that are ranked.
@@ -443,15 +444,17 @@ class ConstantRanking(_Baseline):
                 "y must hold measured improvements of shape (n_targets, n_sources), "
                 "got None: this ConstantRanking requires y to be passed."
             )
-        y = check_improvements(y, self.source_labels_, len(X))
+        y = check_improvements(y, self.source_labels_, X)
         measured = ~np.isnan(y)
         level = _mean(y, measured, axis=1)[:, np.newaxis]
         mean = _mean(y - level, measured, axis=0)
-        self.mean_improvement_ = np.where(measured.any(axis=0), mean, -np.inf)
+        self.mean_improvement_ = np.where(measured.any(axis=0), mean, np.nan)
         return self
 
     def _scores(self, X):
-        return self._constant(X, self.mean_improvement_)
+        known = ~np.isnan(self.mean_improvement_)
+        last = self.mean_improvement_[known].min(initial=1.0) - 1.0
+        return self._constant(X, np.where(known, self.mean_improvement_, last))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

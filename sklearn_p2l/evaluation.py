@@ -2,11 +2,13 @@
 
 import warnings
 from math import comb
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import Bunch, _safe_indexing, check_random_state
+from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_p2l._frames import import_pandas
 from sklearn_p2l.metrics import align_columns, picks_to_best_loss, spearman_score
@@ -24,6 +26,14 @@ _MEASURES = [
 ]
 
 
+@validate_params(
+    {
+        "n_bootstraps": [Interval(Integral, 1, None, closed="left")],
+        "confidence_level": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def evaluate_selectors(
     selectors,
     X,
@@ -49,19 +59,21 @@ def evaluate_selectors(
         search over them. The first is the one that others are compared with.
 
     X : array-like of shape (n_targets, n_features), or sequence of datasets
-        What the selectors take, one row per target.
+        What the selectors take, one row per target; rows of a DataFrame whose index
+        names the targets are matched by name.
 
     improvements : DataFrame of shape (n_targets, n_sources)
         Measured improvements I(t, s), as ``measure_improvement`` returns them: rows in
-        the order of `X`, columns named after the sources; NaN where not measured, and
-        then no candidate.
+        the order of `X`, columns named after the sources; NaN where not measured. What
+        was not measured, or what a selector excludes (E = -inf), is no candidate and
+        takes no part in judging it.
 
     baseline : array-like of shape (n_targets,), default=None
         Performance without transfer P(M(t, ∅)), in the order of `X`. Added to the
         improvements it gives the performances that gains and regret are relative to;
         None takes the improvements themselves as performances.
 
-    training : sequence of str, or mask of shape (n_targets,), default=None
+    training : sequence of names, or mask of shape (n_targets,), default=None
         The training targets, by name or mask; None means leave-one-target-out.
 
     n_bootstraps : int, default=2000
@@ -144,6 +156,7 @@ def evaluate_selectors(
             f"X and improvements must have one row per target, got {len(X)} and "
             f"{len(improvements)}."
         )
+    X = _in_order_of(improvements, X)
     targets = [str(name) for name in improvements.index]
     if len(set(targets)) < len(targets):
         raise ValueError(
@@ -151,7 +164,7 @@ def evaluate_selectors(
             f"index: {sorted({t for t in targets if targets.count(t) > 1})}."
         )
     baseline = _check_baseline(baseline, improvements)
-    folds = _folds(training, targets)
+    folds = _folds(_in_order_of(improvements, training), targets)
     rows, scores = [], []
     for name, selector in selectors.items():
         for train, test in folds:
@@ -160,17 +173,19 @@ def evaluate_selectors(
             )
             E = fitted.decision_function(_safe_indexing(X, test))
             labels = getattr(E, "origin", None) or list(improvements.columns)
+            E = np.asarray(E)
             truth = align_columns(improvements.iloc[test], labels)
+            truth[np.isneginf(E)] = np.nan
             first = np.asarray(fitted.predict(_safe_indexing(X, test)), object)[:, 0]
             for i, target in enumerate(test):
                 measured = ~np.isnan(truth[i])
                 if not measured.any():
                     raise ValueError(
-                        "improvements must hold a measured source for every judged "
-                        f"target, got none for {targets[target]!r}."
+                        "improvements must hold a measured candidate for every judged "
+                        f"target, got none for {targets[target]!r} and {name!r}."
                     )
                 judged = _judge(
-                    np.asarray(E)[i, measured],
+                    E[i, measured],
                     truth[i, measured],
                     [label for label, m in zip(labels, measured) if m],
                     baseline[target],
@@ -180,10 +195,11 @@ def evaluate_selectors(
                 rows.append(known | judged | _learned_k(fitted))
                 scores += [
                     known | {"source": s, "score": e, "improvement": t}
-                    for s, e, t, m in zip(labels, np.asarray(E)[i], truth[i], measured)
+                    for s, e, t, m in zip(labels, E[i], truth[i], measured)
                     if m
                 ]
     frame = pd.DataFrame(rows)
+    frame["pick"] = pd.Series([row["pick"] for row in rows], dtype=object)
     return Bunch(
         targets=frame,
         gains=_gains(pd, frame, list(selectors)),
@@ -194,17 +210,22 @@ def evaluate_selectors(
     )
 
 
+def _in_order_of(improvements, values):
+    """Put a Series or DataFrame that names the targets into their order."""
+    if hasattr(values, "loc") and set(values.index) == set(improvements.index):
+        return values.loc[list(improvements.index)]
+    return values
+
+
 def _check_baseline(baseline, improvements):
     if baseline is None:
         return np.zeros(len(improvements))
-    if hasattr(baseline, "index") and not isinstance(baseline, (list, tuple)):
-        if set(baseline.index) != set(improvements.index):
-            raise ValueError(
-                "baseline must name the same targets as improvements, got "
-                f"{list(baseline.index)}."
-            )
-        baseline = baseline.loc[list(improvements.index)]
-    baseline = np.asarray(baseline, dtype=float)
+    if hasattr(baseline, "loc") and set(baseline.index) != set(improvements.index):
+        raise ValueError(
+            "baseline must name the same targets as improvements, got "
+            f"{list(baseline.index)}."
+        )
+    baseline = np.asarray(_in_order_of(improvements, baseline), dtype=float)
     if baseline.shape != (len(improvements),) or not np.isfinite(baseline).all():
         raise ValueError(
             "baseline must hold one finite performance per target "
@@ -223,8 +244,11 @@ def _folds(training, targets):
                 f"{len(targets)}."
             )
         return [(np.delete(everyone, i), everyone[[i]]) for i in everyone]
+    if isinstance(training, str):
+        training = [training]
     training = np.asarray(training)
     if training.dtype != bool:
+        training = training.astype(str)
         unknown = sorted(set(training.tolist()) - set(targets))
         if unknown:
             raise ValueError(
@@ -318,21 +342,27 @@ def _summarize(pd, frame, names, n_bootstraps, confidence_level, random_state):
     """Means over targets, with percentile intervals from resampled targets."""
     targets = frame["target"].unique()
     rng = check_random_state(random_state)
-    drawn = rng.randint(len(targets), size=(n_bootstraps, len(targets)))
+    uniform = rng.random_sample(size=(n_bootstraps, len(targets)))
     tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
+
+    def mean_and_interval(values):
+        values = values[~np.isnan(values)]  # targets without this measure
+        if not len(values):
+            return [np.nan] * 3
+        drawn = (uniform[:, : len(values)] * len(values)).astype(int)
+        means = values[drawn].mean(axis=1)
+        return [values.mean(), *np.quantile(means, tails, method="nearest")]
+
     rows = []
     for measure in _MEASURES:
         table = frame.pivot(index="target", columns="selector", values=measure)
-        table = table.loc[targets]
+        table = table.loc[targets].astype(float)
         for name in names:
-            values = table[name].to_numpy(dtype=float)
+            values = table[name].to_numpy()
             with np.errstate(invalid="ignore"):  # infinite regret on both sides
-                difference = values - table[names[0]].to_numpy(dtype=float)
+                difference = values - table[names[0]].to_numpy()
             row = {"selector": name, "measure": measure}
-            for column, one in [("", values), ("difference", difference)]:
-                low, high = np.quantile(one[drawn].mean(axis=1), tails)
-                row[column or "mean"] = one.mean()
-                row[f"{column}_low".lstrip("_")] = low
-                row[f"{column}_high".lstrip("_")] = high
-            rows.append(row)
+            row |= dict(zip(["mean", "low", "high"], mean_and_interval(values)))
+            columns = ["difference", "difference_low", "difference_high"]
+            rows.append(row | dict(zip(columns, mean_and_interval(difference))))
     return pd.DataFrame(rows)

@@ -65,8 +65,9 @@ def test_constant_ranking_takes_off_each_targets_level():
     assert ConstantRanking(ZOO).fit(X[:2], y).predict(X)[0, 0] == "b"
     y = [[0.9, np.nan, 0.8], [0.1, np.nan, 0.2]]
     never = ConstantRanking(ZOO).fit(X[:2], y)
-    assert np.isneginf(never.mean_improvement_[1])
+    assert np.isnan(never.mean_improvement_[1])
     assert never.predict(X)[0, -1] == "b"
+    assert np.isfinite(never.decision_function(X)).all()  # last, but a candidate
     with pytest.raises(ValueError, match="y must hold measured improvements"):
         ConstantRanking(ZOO).fit(X, None)
 

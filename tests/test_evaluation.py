@@ -85,6 +85,58 @@ def test_table_of_targets_by_hand():
     assert result[["k", "k_low", "k_high"]].isna().all(axis=None)
 
 
+def test_excluded_sources_take_no_part():
+    """E = -inf is no candidate: what it would have gained does not matter."""
+    y = pd.DataFrame(
+        [[0.9, 0.3, 0.2, 0.1], [0.2, 0.9, 0.3, 0.1], [0.1, 0.3, 0.9, 0.2]],
+        columns=NAMES,
+    )
+    own = ZOO.embeddings[:3]  # the targets are the sources a, b and c
+    nearest = NearestSource(ZOO, metric="js", exclude_self=True)
+    result = evaluate_selectors({"n": nearest}, own, y)
+    assert (result.targets["best_performance"] == 0.3).all()
+    expected = [nearest.fit(own).score(own[[i]], y.iloc[[i]]) for i in range(3)]
+    assert_allclose(result.targets["spearman"], expected)
+    assert len(result.scores) == 9
+
+
+def test_a_target_with_one_source_counts_where_it_can():
+    y = I.copy()
+    y.loc["t2"] = [np.nan, np.nan, 0.3, np.nan]
+    selectors = {"given": Given(ZOO, table=TABLE), "largest": LargestSource(ZOO)}
+    result = evaluate_selectors(selectors, X, y, baseline=BASELINE)
+    rows = of(result, "given")
+    assert np.isnan(rows.loc["t2", "spearman"]) and rows.loc["t2", "picked_best"] == 1
+    summary = result.summary.set_index(["selector", "measure"])
+    assert summary.loc[("given", "spearman"), "mean"] == rows["spearman"][:2].mean()
+    assert np.isfinite(summary.loc["largest"].loc["spearman"]).all()
+    zero = pd.DataFrame([[0.0, -0.1], [0.2, 0.1]], columns=["a", "b"])
+    result = evaluate_selectors(
+        {"b": FixedSource(ZOO[["a", "b"]], source="b")}, X[:2], zero
+    )
+    assert np.isinf(result.summary.query("measure == 'regret_at_1'")["mean"]).all()
+
+
+def test_names_are_matched_wherever_there_are_some():
+    order = ["t2", "t0", "t1"]
+    frame = pd.DataFrame(X, index=I.index)
+    selectors = {"nearest": NearestSource(ZOO, metric="js")}
+    shuffled = evaluate_selectors(selectors, frame.loc[order], I)
+    pd.testing.assert_frame_equal(
+        shuffled.targets, evaluate_selectors(selectors, X, I).targets
+    )
+    mask = pd.Series([False, True, True], index=order)
+    for training in (mask, ["t0", "t1"], np.array(["t1", "t0"])):
+        result = evaluate_selectors(selectors, X, I, training=training)
+        assert result.targets["target"].tolist() == ["t2"]
+    numbered = I.set_axis([10, 11, 12])
+    result = evaluate_selectors(selectors, X, numbered, training=[10, 11])
+    assert result.targets["target"].tolist() == ["12"]
+    # where rows go by position, names in another order are no accident
+    with pytest.raises(ValueError, match="same names in another order"):
+        SourceSelector(ZOO).fit(frame.loc[order], I)
+
+
 def test_random_is_the_expected_value():
     result = of(evaluate({"random": RandomSource(ZOO)}), "random")
     assert result["pick"].isna().all()
@@ -116,7 +168,7 @@ def test_expected_best_of_ties_against_all_orders(rng):
 def test_no_transfer_and_fixed_source():
     result = evaluate({"none": NoTransfer(ZOO), "b": FixedSource(ZOO, source="b")})
     none, fixed = of(result, "none"), of(result, "b")
-    assert none["pick"].isna().all() and (none["picked_best"] == 0).all()
+    assert none["pick"].tolist() == [None] * 3 and (none["picked_best"] == 0).all()
     assert_allclose(none["performance"], BASELINE)
     assert_allclose(none["regret_at_1"], [0.3 / 0.8, 0.4 / 0.8, 0.3 / 0.5])
     assert_allclose(none["regret_at_3"], none["regret_at_1"])
@@ -243,11 +295,13 @@ def test_baseline_is_matched_by_name():
         ({"X": X[:2]}, "one row per target, got 2 and 3"),
         ({"baseline": [0.1]}, "one finite performance per target"),
         ({"training": ["t9"]}, "unknown .*t9"),
+        ({"n_bootstraps": 0}, "'n_bootstraps' parameter"),
+        ({"confidence_level": 95}, "'confidence_level' parameter"),
         ({"training": ["t0", "t1", "t2"]}, "got 3 of 3 for training"),
         ({"improvements": I.set_axis(["t0", "t0", "t1"])}, "repeated names"),
         (
             {"improvements": I.assign(a=np.nan, b=np.nan, c=np.nan)},
-            "got none for 't2'",
+            "got none for 't2' and 'r'",
         ),
     ],
 )

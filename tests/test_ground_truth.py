@@ -1,5 +1,6 @@
 """ground_truth: what is measured, that nothing is lost, and that nothing is mixed."""
 
+import errno
 import json
 import os
 import signal
@@ -7,16 +8,25 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score
+from scipy.sparse import csr_matrix
+from sklearn.metrics import balanced_accuracy_score, fbeta_score, make_scorer
 from sklearn.model_selection import train_test_split
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, ground_truth
+from sklearn_p2l import (
+    DatasetEmbedder,
+    FineTuner,
+    SourceCatalog,
+    _jobs,
+    ground_truth,
+)
+from sklearn_p2l._protocol import describe
 from sklearn_p2l.ground_truth import measure_improvement, split_quarters, train_sources
 
 pytest.importorskip("pandas")
@@ -202,10 +212,14 @@ def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
     assert np.isfinite(result.improvements.loc["down", "whole"])
     error = result.records.set_index("source").loc["broken", "error"]
     assert "must be a safetensors file" in error
-    broken.write_bytes(Path(zoo[0].checkpoint).read_bytes())
-    result = measure_improvement(
-        {"down": TARGETS["down"]}, sources, TUNER, retry_failures=True, **arguments
+    arguments["retry_failures"] = True
+    before = states(tmp_path / "measured")
+    measure_improvement(
+        {"down": TARGETS["down"]}, sources, TUNER, dry_run=True, **arguments
     )
+    assert states(tmp_path / "measured") == before
+    broken.write_bytes(Path(zoo[0].checkpoint).read_bytes())
+    result = measure_improvement({"down": TARGETS["down"]}, sources, TUNER, **arguments)
     assert np.isfinite(result.improvements).all(axis=None)
 
 
@@ -243,7 +257,8 @@ def test_scoring_and_steps(zoo, tmp_path):
 def test_groups_stay_together():
     y = np.tile([0, 1], 50)
     groups = np.repeat(np.arange(20), 5)
-    task = ground_truth._check_tasks({"t": (np.zeros((100, 2)), y, groups)}, "targets")
+    tasks = {"t": (np.zeros((100, 2)), y, groups)}
+    task = ground_truth._check_tasks(tasks, "targets", lengths=(3,))
     train, test = ground_truth._split(task["t"], 0.25, 0, "t")
     assert not set(groups[train]) & set(groups[test])
     assert sorted([*train, *test]) == list(range(100)) and 15 <= len(test) <= 35
@@ -320,8 +335,8 @@ def test_a_cell_of_a_dead_process_is_free(zoo, measured, tmp_path):
     """Lock files that are left over do not stop anyone; those that are held do."""
     path = tmp_path / "cell.lock"
     path.touch()
-    with ground_truth._claim(path) as first:
-        with ground_truth._claim(path) as second:
+    with _jobs.claim(path) as first:
+        with _jobs.claim(path) as second:
             assert first and not second
     assert not path.exists()
 
@@ -362,28 +377,29 @@ def test_dask_cluster_of_two_processes(zoo, measured, tmp_path):
     assert set(states(tmp_path)) == set(states(measured[0]))
 
 
-def test_each_worker_gets_its_share_of_the_threads(tmp_path):
+def test_each_worker_gets_its_share_of_the_threads(tmp_path, monkeypatch):
     def job(tuner, known):
         return known | {"threads": torch.get_num_threads()}
 
-    before = torch.get_num_threads()
+    def threads(name, **settings):
+        _jobs.run_job(tmp_path / name, job, arguments, **settings)
+        return json.loads((tmp_path / name).read_text())["threads"]
+
+    before, here = torch.get_num_threads(), _jobs._this_process()
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     arguments = dict(tuner=TUNER, known={})
-    here = (ground_truth.socket.gethostname(), os.getpid())
-    ground_truth._run_job(tmp_path / "a.json", job, arguments, n_threads=1, parent=here)
-    assert json.loads((tmp_path / "a.json").read_text())["threads"] == 1
-    ground_truth._run_job(
-        tmp_path / "b.json", job, arguments, n_threads=None, parent=here
-    )
-    assert json.loads((tmp_path / "b.json").read_text())["threads"] == before
+    assert threads("worker.json", n_workers=2, parent=("another", 0)) == 1
     assert torch.get_num_threads() == before
+    # alone, or where threads of one process take turns
+    assert threads("here.json", n_workers=2, parent=here) == before
 
 
 def test_workers_have_a_gpu_of_their_own(tmp_path):
     """As far as it can be seen without one: which GPU each process leaves visible."""
     script = """if True:
         import os, sys
-        from sklearn_p2l import ground_truth
-        ground_truth._bind_to_gpu("auto")
+        from sklearn_p2l import _jobs
+        _jobs.bind_to_gpu("auto")
         print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
         sys.stdin.read()
     """
@@ -470,11 +486,133 @@ def test_wrong_input_is_told_before_any_training(zoo, tmp_path):
         (([X], zoo, TUNER), "targets must be a non-empty mapping"),
         (({"t": X}, zoo, TUNER), r"targets\['t'\] must be \(X, y\)"),
         (({"t": (X, y[:-1])}, zoo, TUNER), r"targets\['t'\].*inconsistent"),
+        (({"t": ("folder", y)}, zoo, TUNER), r"targets\['t'\].*got one path, folder"),
         (({"t": (X, ["a", *["b"] * 39])}, zoo, TUNER), "'t' cannot be split"),
     ]
     for (targets, sources, tuner), told in cases:
         with pytest.raises(ValueError, match=told):
             measure_improvement(targets, sources, tuner, folder=tmp_path / "no")
+    for scoring, told in [("acuracy", "acuracy"), (["f1"], "name of one scorer")]:
+        with pytest.raises(ValueError, match=told):
+            measure_improvement(
+                TARGETS, zoo, TUNER, folder=tmp_path / "no", scoring=scoring
+            )
+    with pytest.raises(ValueError, match=r"\(X, y\) or \(X, y, X_test, y_test\)"):
+        sources = {"s": (X, y, y)}
+        train_sources(sources, TUNER, embedder=EMBEDDER, folder=tmp_path / "no")
     with pytest.raises(ValueError, match="seeds must be different integers"):
         measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "no", seeds=(0, 0))
     assert not (tmp_path / "no").exists()
+
+
+def test_scorers_are_told_apart(zoo, tmp_path):
+    target, source = {"down": TARGETS["down"]}, zoo[["s0"]]
+    arguments = dict(folder=tmp_path, verbose=0)
+    result = measure_improvement(
+        target, source, TUNER, scoring=make_scorer(lambda a, b: 0.25), **arguments
+    )
+    assert result.performances.loc["down", "s0"] == 0.25
+    for other in [
+        make_scorer(lambda a, b: 0.75),
+        make_scorer(balanced_accuracy_score),
+        make_scorer(fbeta_score, beta=2, pos_label="thin"),
+        "balanced_accuracy",
+    ]:
+        with pytest.raises(ValueError, match="scoring was"):
+            measure_improvement(target, source, TUNER, scoring=other, **arguments)
+    described = [
+        describe(make_scorer(fbeta_score, beta=beta, pos_label="thin"))
+        for beta in (1, 1, 2)
+    ]
+    assert described[0] == described[1] != described[2]
+    assert describe(partial(max, 1)) != describe(partial(max, 2))
+
+
+def test_a_performance_that_is_no_number_is_a_failure(zoo, tmp_path):
+    with pytest.warns(
+        UserWarning, match="2 of 2 cells failed.*must be finite, got nan"
+    ):
+        result = measure_improvement(
+            {"down": TARGETS["down"]},
+            zoo[["s0"]],
+            TUNER,
+            folder=tmp_path,
+            scoring=make_scorer(lambda a, b: np.nan),
+            verbose=0,
+        )
+    assert result.improvements.isna().all(axis=None)
+
+
+def test_equal_means_are_equal():
+    """0.80, 0.95, 0.75 and 0.90, 0.80, 0.80 have the same mean but for round-off."""
+    scores = {
+        None: [0.85, 0.95, 0.60],
+        "s0": [0.80, 0.95, 0.75],
+        "s1": [0.90, 0.80, 0.80],
+    }
+    records = [
+        {"target": "t", "source": s, "seed": i, "performance": p, "error": None}
+        for s, performances in scores.items()
+        for i, p in enumerate(performances)
+    ]
+    pd = pytest.importorskip("pandas")
+    result = ground_truth._summarize(pd, records, ["t"], ["s0", "s1"])
+    assert result.improvements.loc["t", "s0"] == result.improvements.loc["t", "s1"]
+
+
+def test_random_weights_share_architecture_and_size_of_the_sources(zoo, tmp_path):
+    """The checkpoints were trained at 8 pixels; so is M(t, ∅), though not told to."""
+    tuner = FineTuner(**{**TUNER.get_params(), "image_size": None, "backbone": None})
+    target = {"across": TARGETS["across"]}
+    result = measure_improvement(target, zoo, tuner, folder=tmp_path, verbose=0)
+    assert result.records["protocol"][0]["image_size"] == 8
+    assert result.baseline["across"] == by_hand(zoo, "across", None, 0)
+    other = SourceCatalog.from_arrays(
+        zoo.embeddings,
+        sizes=zoo.sizes,
+        names=["t0", "t1"],
+        checkpoints=[source.checkpoint for source in zoo],
+        architectures="resnet18",
+    )
+    with pytest.raises(ValueError, match="backbone was 'small_resnet', is 'resnet18'"):
+        measure_improvement(target, other, tuner, folder=tmp_path, verbose=0)
+
+
+def test_without_locks_work_goes_on(zoo, tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(_jobs.fcntl, "flock", no_locks)
+    result = measure_improvement(
+        {"down": TARGETS["down"]}, zoo[["s0"]], TUNER, folder=tmp_path, verbose=0
+    )
+    assert np.isfinite(result.improvements).all(axis=None)
+
+
+def test_a_lost_checkpoint_is_made_again(tmp_path):
+    sources = {"good": stripes(20, 0, 0)}
+    arguments = dict(embedder=EMBEDDER, folder=tmp_path, verbose=0)
+    first = train_sources(sources, TUNER, **arguments)
+    Path(first[0].checkpoint).unlink()
+    second = train_sources(sources, TUNER, **arguments)
+    assert Path(second[0].checkpoint).exists() and second == first
+
+
+def test_multilabel_targets(zoo, tmp_path):
+    X, y = TARGETS["down"]
+    indicator = np.column_stack([y == "thin", np.arange(40) % 3 == 0]).astype(int)
+    groups = np.arange(40) // 2
+    result = measure_improvement(
+        {
+            "dense": (X, indicator),
+            "sparse": (X, csr_matrix(indicator)),
+            "grouped": (X, indicator, groups),
+        },
+        zoo,
+        TUNER,
+        folder=tmp_path,
+        verbose=0,
+    )
+    performances = result.performances
+    assert performances.loc["dense"].equals(performances.loc["sparse"])
+    assert np.isfinite(performances).all(axis=None)

@@ -576,6 +576,10 @@ def test_precomputed_columns_are_matched_by_name():
     assert_array_equal(selector.predict(D[["c", "a", "b"]]), selector.predict(D))
     named = SourceSelector(sizes=[10, 200, 40], metric="precomputed", k=-3.0).fit(D)
     assert_array_equal(named.predict(D), selector.predict(D))
+    numbers = D.set_axis([2, 0, 1], axis=1)
+    numbered = SourceSelector(sizes=[10, 200, 40], metric="precomputed", k=-3.0)
+    assert_array_equal(numbered.fit(numbers).predict(numbers), [[2, 1, 0], [0, 1, 2]])
+    assert_array_equal(numbered.predict(numbers[[0, 1, 2]]), numbered.predict(numbers))
     with pytest.raises(ValueError, match=r"absent: \['c'\], unknown: \['z'\]"):
         selector.predict(D.rename(columns={"c": "z"}))
 

@@ -487,7 +487,7 @@ def elsewhere(report):
     X = np.stack([prompts[name] for name in performance.index])
     improvement = performance.sub(baseline, axis=0)
     result = evaluate_selectors(
-        selectors(catalog, metric="cityblock"),
+        selectors(catalog, metric="cityblock", exclude_self=True),
         X,
         improvement,
         baseline=baseline,

@@ -4,10 +4,16 @@ from sklearn_p2l.networks.devices import at_most_threads, choose_device, gpus
 from sklearn_p2l.networks.features import extract_features
 from sklearn_p2l.networks.images import is_file_name, open_network
 from sklearn_p2l.networks.training import predict_logits, prepare, train
-from sklearn_p2l.networks.weights import get_weights, set_weights, write_checkpoint
+from sklearn_p2l.networks.weights import (
+    checkpoint_image_size,
+    get_weights,
+    set_weights,
+    write_checkpoint,
+)
 
 __all__ = [
     "at_most_threads",
+    "checkpoint_image_size",
     "choose_device",
     "extract_features",
     "get_weights",

@@ -53,6 +53,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     return content, metadata
 
 
+def checkpoint_image_size(path: str | Path) -> int | None:
+    """Return the side of images that a checkpoint is made for, if it says so."""
+    if Path(path).suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return int((file.metadata() or {}).get("image_size") or 0) or None
+    except Exception:  # reading its weights will say what is wrong with it
+        return None
+
+
 def write_checkpoint(
     path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]
 ) -> None:

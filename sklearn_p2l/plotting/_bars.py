@@ -28,9 +28,9 @@ class RankingDisplay:
 
     Parameters
     ----------
-    size_term : array-like of shape (n_sources,)
+    size_term : ndarray of shape (n_sources,)
         z(log|s|), the first term of `SourceSelector.decision_terms`.
-    divergence_term : array-like of shape (n_sources,)
+    divergence_term : ndarray of shape (n_sources,)
         k * z(D), the second one.
     names : list of str
         Names of the sources.
@@ -163,7 +163,7 @@ class SourceSizesDisplay:
 
     Parameters
     ----------
-    sizes : array-like of shape (n_sources,)
+    sizes : ndarray of shape (n_sources,)
         Sizes of the sources.
     names : list of str
         Names of the sources.

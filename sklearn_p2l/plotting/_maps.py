@@ -154,9 +154,9 @@ class SizeSimilarityDisplay:
 
     Parameters
     ----------
-    sizes : array-like of shape (n_sources,)
+    sizes : ndarray of shape (n_sources,)
         Sizes of the sources.
-    divergences : array-like of shape (n_targets, n_sources)
+    divergences : ndarray of shape (n_targets, n_sources)
         Divergences D, smaller is nearer.
     improvements : array-like or DataFrame of shape (n_targets, n_sources)
         Measured improvements, NaN where not measured.
@@ -272,8 +272,12 @@ class SizeSimilarityDisplay:
 
         Takes the parameters of the class, and those of `plot`.
         """
-        if hasattr(improvements, "columns") and hasattr(divergences, "columns"):
-            improvements = align_columns(improvements, list(divergences.columns))
+        if hasattr(divergences, "columns"):
+            names = list(divergences.columns)
+            if hasattr(improvements, "columns"):
+                improvements = align_columns(improvements, names)
+            if hasattr(sizes, "loc") and set(sizes.index) == set(names):
+                sizes = sizes.loc[names]
         divergences = check_numbers(divergences, "divergences", 2)
         improvements = check_numbers(improvements, "improvements", 2, divergences.shape)
         improvements = np.where(np.isnan(divergences), np.nan, improvements)
@@ -299,9 +303,9 @@ class SourceComparisonDisplay:
 
     Parameters
     ----------
-    divergences : array-like of shape (n_targets,)
+    divergences : ndarray of shape (n_targets,)
         Divergences of the targets from `reference`.
-    differences : array-like of shape (n_targets,)
+    differences : ndarray of shape (n_targets,)
         Improvements by `source` less those by `reference`, NaN where one of them was
         not measured.
     source : str
