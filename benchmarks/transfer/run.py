@@ -31,6 +31,8 @@ REFERENCES = {
 }
 # All sources learn equally long, and so do all targets, a tenth of it, as in the paper.
 SOURCE_STEPS, TARGET_STEPS = 2000, 200
+# Once more, with one seed, to see whether the targets were trained long enough.
+LONG_STEPS = 600
 SMALL = dict(backbone="small_resnet", image_size=24, learning_rate=0.1)
 SOURCE_TUNER = FineTuner(batch_size=32, augment="shift", **SMALL)
 TARGET_TUNER = FineTuner(batch_size=16, **SMALL)
@@ -80,24 +82,25 @@ def main():
         for name, task in targets.items()
     }
     measured = {
-        architecture: measure_improvement(
+        (architecture, n_steps): measure_improvement(
             tasks,
             catalog,
             tuner,
-            folder=folder / architecture,
-            seeds=SEEDS,
-            n_steps=TARGET_STEPS,
+            folder=folder / f"{architecture}_{n_steps}",
+            seeds=seeds,
+            n_steps=n_steps,
             n_jobs=options.n_jobs,
             dry_run=options.dry_run,
         )
-        for architecture, catalog, tuner in [
-            ("small_resnet", zoo, TARGET_TUNER),
-            ("squeezenet", imagenet, SQUEEZENET_TUNER),
+        for architecture, catalog, tuner, n_steps, seeds in [
+            ("small_resnet", zoo, TARGET_TUNER, TARGET_STEPS, SEEDS),
+            ("squeezenet", imagenet, SQUEEZENET_TUNER, TARGET_STEPS, SEEDS),
+            ("small_resnet", zoo, TARGET_TUNER, LONG_STEPS, SEEDS[:1]),
         ]
     }
     if not options.dry_run:
         write_measured(measured, sources, targets)
-        write_divergences(sources, targets)
+        write_divergences(sources, targets, folder / "vectors")
 
 
 def embedder(reference, **settings):
@@ -110,15 +113,18 @@ def write_measured(measured, sources, targets):
     columns = ["target", "source", "seed", "performance", "n_train", "n_test"]
     columns += ["epochs", "train_loss", "seconds"]
     records = pd.concat(
-        bunch.records.assign(architecture=architecture)
-        for architecture, bunch in measured.items()
+        bunch.records.assign(architecture=architecture, steps=n_steps)
+        for (architecture, n_steps), bunch in measured.items()
     )
-    records = records.sort_values(["architecture", "target", "seed"], kind="stable")
+    order = ["architecture", "steps", "target", "seed"]
+    records = records.sort_values(order, kind="stable")
     records["source"] = records["source"].fillna("none")
     records["performance"] = records["performance"].round(5)
     records["train_loss"] = records["train_loss"].round(4)
     records["seconds"] = records["seconds"].round(2)
-    records[["architecture", *columns]].to_csv(RESULTS / "measured.csv", index=False)
+    records[["architecture", "steps", *columns]].to_csv(
+        RESULTS / "measured.csv", index=False
+    )
     rows = [
         (name, len(task.labels), len(np.unique(task.labels)))
         for name, task in sources.items()
@@ -140,11 +146,15 @@ def write_measured(measured, sources, targets):
     pd.DataFrame(rows, columns=columns).to_csv(RESULTS / "targets.csv", index=False)
 
 
-def write_divergences(sources, targets):
+def write_divergences(sources, targets, memory):
     """Divergences of all targets from all sources, for several kinds of summary."""
     kinds = {
         (reference, image_size, summary): embedder(
-            reference, image_size=image_size, summary=summary, verbose=1
+            reference,
+            image_size=image_size,
+            summary=summary,
+            memory=memory,
+            verbose=1,
         )
         for reference, image_size, summary in [
             ("squeezenet", 224, "mean"),
