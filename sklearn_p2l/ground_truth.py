@@ -181,7 +181,7 @@ def measure_improvement(
     seeds = _check_seeds(seeds)
     _check_checkpoints(sources)
     _check_scoring(tuner, scoring)
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # workers may be elsewhere
     tuner = clone(tuner).set_params(
         backbone=_backbone(tuner, sources), image_size=_image_size(tuner, sources)
     )
@@ -192,39 +192,33 @@ def measure_improvement(
     }
     checkpoints = {None: None} | {s.name: hash_file(s.checkpoint) for s in sources}
     contents = {name: content_of(task) for name, task in tasks.items()}
-    cells, expected = [], {}
+    jobs, expected = [], {}
     for seed in seeds:
         for target, task in tasks.items():
             # Also finds out now, not in hours, that a target cannot be split.
             train, _ = _split(task, test_size, seed, f"target {target!r}")
-            split = joblib.hash(train) if train is not None else None
             for source in (None, *sources.names):
-                cell = {"target": target, "source": source, "seed": seed}
                 path = folder / file_name(target, source, seed)
-                cells.append((path, cell, task))
-                expected[path] = cell | {
+                expected[path] = {
+                    "target": target,
+                    "source": source,
+                    "seed": seed,
                     "data": contents[target],
-                    "split": split,
+                    "split": None if train is None else joblib.hash(train),
                     "checkpoint": checkpoints[source],
                 }
+                arguments = dict(
+                    task=task,
+                    source=None if source is None else sources[[source]],
+                    tuner=tuner,
+                    seed=seed,
+                    test_size=test_size,
+                    scoring=scoring,
+                    n_steps=n_steps,
+                    known=expected[path] | {"protocol": protocol},
+                )
+                jobs.append((path, _measure_cell, arguments))
     check_folder(folder, protocol, expected)
-    jobs = [
-        (
-            path,
-            _measure_cell,
-            dict(
-                task=task,
-                source=None if cell["source"] is None else sources[[cell["source"]]],
-                tuner=tuner,
-                seed=cell["seed"],
-                test_size=test_size,
-                scoring=scoring,
-                n_steps=n_steps,
-                known=expected[path] | {"protocol": protocol},
-            ),
-        )
-        for path, cell, task in cells
-    ]
     if dry_run:
         what = (
             f"{len(tasks)} targets × ({len(sources)} sources + no transfer) × "
@@ -241,7 +235,7 @@ def measure_improvement(
             description="measuring improvements",
         )
         check_folder(folder, protocol, expected)  # what other processes did meanwhile
-    records = [record for path, *_ in cells if (record := read_record(path))]
+    records = [record for path in expected if (record := read_record(path))]
     if not dry_run:
         _warn_of_failures(records)
     return _summarize(pd, records, list(tasks), list(sources.names))

@@ -123,8 +123,7 @@ class Truth:
         chosen = self.divergences
         for column, value in key.items():
             chosen = chosen[chosen[column] == value]
-        table = chosen.pivot(index="target", columns="source", values="divergence")
-        return table.loc[self.targets.index, self.sizes.index]
+        return chosen.set_index("target").loc[self.targets.index, self.sizes.index]
 
 
 class Report:
@@ -307,6 +306,12 @@ def held_out(report, truth, chosen):
     gains["pick"] = gains["pick"].fillna("")
     report.table(gains)
     report.add(
+        f"Mean accuracy on these targets: {own['performance'].mean():.3f} with P2L's "
+        f"pick, {imagenet.mean():.3f} with SqueezeNet from ImageNet (B2), "
+        f"{truth.imagenet['none'].loc[own.index].mean():.3f} with SqueezeNet from "
+        "random weights."
+    )
+    report.add(
         "![Figure 7](figures/figure7_picks.png)\n\n"
         "![Figure 6](figures/figure6_scores.png)"
     )
@@ -326,6 +331,11 @@ def summarize(report, result):
         if not np.isnan(row["mean"]):
             text = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         rows.setdefault(selector, {})[MEASURES[measure]] = text
+        if measure == "performance":
+            rows[selector]["accuracy less P2L's"] = (
+                f"{row['difference']:.3f} [{row['difference_low']:.3f}, "
+                f"{row['difference_high']:.3f}]"
+            )
     frame = pd.DataFrame(rows).T.rename_axis("selector")
     most = result.targets.groupby("selector")["picks_to_best"].max()
     frame["most picks"] = most
