@@ -35,6 +35,9 @@ except ImportError:  # Windows: two processes may then repeat one another's work
 _PATIENCE = 1.0
 # PyTorch's tracing of networks is not safe where threads share a process.
 _one_training_at_a_time = threading.Lock()
+# Whether this worker process was interrupted, perhaps in the middle of a trace that
+# has patched PyTorch; joblib would give it the next job all the same.
+_interrupted = False
 # The file that holds this worker process's claim on a GPU, open as long as it lives.
 _gpu_claim = None
 
@@ -86,21 +89,28 @@ def complete(jobs, *, n_jobs, verbose, description):
 
 def run_job(path, function, arguments, *, n_workers, parent):
     """Run one job and write its record; False if another process is at it."""
+    global _interrupted
     from sklearn_p2l import networks
 
+    is_worker = _this_process() != parent
+    if is_worker and _interrupted:
+        raise KeyboardInterrupt
     with _one_training_at_a_time, claim(path.with_suffix(".lock")) as claimed:
         if not claimed:
             return False
         if read_record(path) is not None:
             return True
         n_threads = None
-        if _this_process() != parent:
+        if is_worker:
             bind_to_gpu(arguments["tuner"].device)
             n_threads = max(1, joblib.cpu_count() // n_workers)
         start = time.perf_counter()
         with networks.at_most_threads(n_threads):
             try:
                 record = function(**arguments) | {"error": None}
+            except KeyboardInterrupt:
+                _interrupted = True
+                raise
             except Exception as error:  # the others go on, whatever it is
                 record = arguments["known"] | {
                     "performance": None,

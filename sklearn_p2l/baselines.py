@@ -448,6 +448,8 @@ class ConstantRanking(_Baseline):
         measured = ~np.isnan(y)
         level = _mean(y, measured, axis=1)[:, np.newaxis]
         mean = _mean(y - level, measured, axis=0)
+        # Rounding keeps sources tied that are equal but for round-off.
+        mean = np.round(mean, 10)
         self.mean_improvement_ = np.where(measured.any(axis=0), mean, np.nan)
         return self
 

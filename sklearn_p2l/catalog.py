@@ -604,7 +604,8 @@ def check_same_fingerprint(given, expected, what):
         raise ValueError(
             f"{what} must come from the same reference network as the catalog, "
             f"{expected!r}, got {given!r}; embed all datasets with the same backbone, "
-            "weights, layer, summary and image_size."
+            "weights (random ones with the same random_state), layer, summary and "
+            "image_size."
         )
 
 

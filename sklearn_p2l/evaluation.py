@@ -146,6 +146,8 @@ def evaluate_selectors(
             f"selectors must be a non-empty mapping of names to estimators, got "
             f"{type(selectors).__name__}."
         )
+    if "picked_best" in selectors:
+        raise ValueError("'picked_best' must not name a selector: `gains` uses it.")
     if not hasattr(improvements, "columns"):
         raise ValueError(
             "improvements must be a DataFrame whose columns are named after the "
@@ -245,7 +247,10 @@ def _folds(training, targets):
             )
         return [(np.delete(everyone, i), everyone[[i]]) for i in everyone]
     if isinstance(training, str):
-        training = [training]
+        raise ValueError(
+            f"training must be names of several targets or a mask, got {training!r}; "
+            f"pass [{training!r}]."
+        )
     training = np.asarray(training)
     if training.dtype != bool:
         training = training.astype(str)
@@ -347,8 +352,8 @@ def _summarize(pd, frame, names, n_bootstraps, confidence_level, random_state):
 
     def mean_and_interval(values):
         values = values[~np.isnan(values)]  # targets without this measure
-        if not len(values):
-            return [np.nan] * 3
+        if len(values) < 2:  # one target tells nothing about others
+            return [values.mean() if len(values) else np.nan, np.nan, np.nan]
         drawn = (uniform[:, : len(values)] * len(values)).astype(int)
         means = values[drawn].mean(axis=1)
         return [values.mean(), *np.quantile(means, tails, method="nearest")]

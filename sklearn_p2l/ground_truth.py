@@ -114,11 +114,11 @@ def measure_improvement(
     -------
     measured : Bunch
         improvements : DataFrame of shape (n_targets, n_sources)
-            I(t, s), mean over seeds; NaN where a cell failed or is not measured.
+            I(t, s), mean over the seeds that succeeded; NaN where there is none.
         performances : DataFrame of shape (n_targets, n_sources)
-            P(M(t, s)), mean over seeds.
+            P(M(t, s)), likewise.
         baseline : Series of length n_targets
-            P(M(t, ∅)), mean over seeds.
+            P(M(t, ∅)), likewise.
         spread : DataFrame of shape (n_targets, n_sources)
             Standard deviation of I(t, s) over seeds; NaN for fewer than two.
         records : DataFrame
@@ -181,7 +181,7 @@ def measure_improvement(
     seeds = _check_seeds(seeds)
     _check_checkpoints(sources)
     _check_scoring(tuner, scoring)
-    folder = Path(folder).absolute()  # workers may be elsewhere
+    folder = _check_is_folder(folder)
     tuner = clone(tuner).set_params(
         backbone=_backbone(tuner, sources), image_size=_image_size(tuner, sources)
     )
@@ -270,8 +270,8 @@ def train_sources(
         The reference network that describes the sources.
 
     folder : str or path-like
-        Where the weights (safetensors) and the records (JSON) are kept. Created if
-        needed.
+        Where the weights (safetensors) and the records (JSON) are kept, and in the
+        end the catalog, for ``SourceCatalog.load(folder)``. Created if needed.
 
     random_state : int, default=0
         Seed of every training.
@@ -310,7 +310,7 @@ def train_sources(
     """
     tasks = _check_tasks(sources, "sources", lengths=(2, 4))
     _check_scoring(tuner, scoring)
-    folder = Path(folder).absolute()
+    folder = _check_is_folder(folder)
     protocol = describe_tuner(tuner) | {
         "random_state": describe(random_state),
         "scoring": describe(scoring),
@@ -347,7 +347,7 @@ def train_sources(
             f"{len(failed)} of {len(records)} sources could not be trained, the others "
             f"are kept in {folder}: {failed}. Mend or leave them out, and call again."
         )
-    return SourceCatalog.from_arrays(
+    catalog = SourceCatalog.from_arrays(
         vectors,
         sizes=[record["size"] for record in records],
         names=list(tasks),
@@ -356,6 +356,8 @@ def train_sources(
         n_classes=[record["n_classes"] for record in records],
         metadata=[{"validation_score": r["performance"]} for r in records],
     )
+    catalog.save(folder)
+    return catalog
 
 
 def split_quarters(y, *, groups=None, target_share=0.1, random_state=None):
@@ -491,6 +493,13 @@ def _training_record(tuner):
 # -- checks before anything is trained --------------------------------------------
 
 
+def _check_is_folder(folder):
+    folder = Path(folder).absolute()  # workers may be elsewhere
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder must be a folder, got the file {folder}.")
+    return folder
+
+
 def _check_scoring(tuner, scoring):
     if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
         raise ValueError(
@@ -530,15 +539,29 @@ def _check_tasks(tasks, what, *, lengths):
                 check_consistent_length(samples, *labels)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{what}[{name!r}]: {error}") from error
+        if np.ndim(y) == 1 and len(np.unique(y)) < 2:
+            raise ValueError(
+                f"{what}[{name!r}] must have at least two classes, got one: {y[0]}."
+            )
+        if y_test is not None and np.ndim(y) == 1:
+            unknown = np.setdiff1d(y_test, y)
+            if len(unknown):
+                raise ValueError(
+                    f"{what}[{name!r}] must have no class in its test part that is not "
+                    f"in its training part, got {unknown.tolist()[:5]}."
+                )
         checked[name] = Bunch(X=X, y=y, groups=groups, X_test=X_test, y_test=y_test)
     return checked
 
 
 def _check_seeds(seeds):
-    seeds = [seeds] if isinstance(seeds, (int, np.integer)) else list(seeds)
+    wanted = "seeds must be a sequence of different integers"
+    if isinstance(seeds, (int, np.integer)):
+        raise ValueError(f"{wanted}, got {seeds}; pass range({seeds}) or ({seeds},).")
+    seeds = [int(seed) for seed in seeds]
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be different integers, got {seeds}.")
-    return [int(seed) for seed in seeds]
+        raise ValueError(f"{wanted}, got {seeds}.")
+    return seeds
 
 
 def _check_checkpoints(sources):
@@ -681,9 +704,9 @@ def _warn_of_failures(records):
             for r in failed[:10]
         )
         warnings.warn(
-            f"{len(failed)} of {len(records)} cells failed and are NaN: {listed}"
-            f"{'; ...' if len(failed) > 10 else ''}. Pass retry_failures=True to try "
-            "them again.",
+            f"{len(failed)} of {len(records)} cells failed and are left out: {listed}"
+            f"{'; ...' if len(failed) > 10 else ''}. Once the cause is mended, pass "
+            "retry_failures=True to measure them again.",
             UserWarning,
             stacklevel=3,
         )

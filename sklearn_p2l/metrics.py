@@ -137,8 +137,8 @@ def top_accuracy_score(y_true, y_score, *, top=1, sample_weight=None, average="m
 def picks_to_best_loss(y_true, y_score, *, sample_weight=None, average="mean"):
     """Number of predicted sources to try until the best one is reached (Figure 7).
 
-    Ties in `y_score` share their average rank; of several best sources the one
-    reached first counts.
+    Ties in `y_score` are taken in random order, and the expected number counts; of
+    several best sources the one reached first counts.
 
     Parameters
     ----------
@@ -169,7 +169,11 @@ def picks_to_best_loss(y_true, y_score, *, sample_weight=None, average="mean"):
     y_true, y_score = _check_matrices(y_true, y_score)
 
     def picks(truth, score):
-        return rankdata(-score)[truth == truth.max()].min()
+        best = truth == truth.max()
+        reached = score[best].max()
+        n_tied, n_best = (score == reached).sum(), (best & (score == reached)).sum()
+        # Of n places in random order, the first of m ones is at (n + 1) / (m + 1).
+        return (score > reached).sum() + (n_tied + 1) / (n_best + 1)
 
     return _over_targets(picks, y_true, y_score, sample_weight, average)
 

@@ -295,6 +295,8 @@ def test_baseline_is_matched_by_name():
         ({"X": X[:2]}, "one row per target, got 2 and 3"),
         ({"baseline": [0.1]}, "one finite performance per target"),
         ({"training": ["t9"]}, "unknown .*t9"),
+        ({"training": "t0"}, r"pass \['t0'\]"),
+        ({"selectors": {"picked_best": RandomSource(ZOO)}}, "must not name a selector"),
         ({"n_bootstraps": 0}, "'n_bootstraps' parameter"),
         ({"confidence_level": 95}, "'confidence_level' parameter"),
         ({"training": ["t0", "t1", "t2"]}, "got 3 of 3 for training"),

@@ -234,6 +234,21 @@ def test_an_interrupted_training_is_no_result(zoo, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_worker_takes_no_further_job(tmp_path, monkeypatch):
+    """Interrupted while it traces a network, PyTorch may be left patched."""
+
+    def interrupted(tuner, known):
+        raise KeyboardInterrupt
+
+    settings = dict(n_workers=2, parent=("another", 0))
+    arguments = dict(tuner=TUNER, known={})
+    monkeypatch.setattr(_jobs, "_interrupted", False)
+    for function in (interrupted, dict):
+        with pytest.raises(KeyboardInterrupt):
+            _jobs.run_job(tmp_path / "a.json", function, arguments, **settings)
+    assert not list(tmp_path.iterdir())
+
+
 def test_scoring_and_steps(zoo, tmp_path):
     X, y, X_test, y_test = TARGETS["across"]
     keep = np.r_[np.flatnonzero(y_test == "thin"), np.flatnonzero(y_test == "wide")[:3]]
@@ -450,6 +465,7 @@ def test_trained_sources_make_a_catalog(zoo, tmp_path):
     vectors = EMBEDDER.fit_transform([X])
     np.testing.assert_array_equal(zoo.embeddings[0], vectors[0])
     assert zoo.fingerprint == EMBEDDER.fingerprint_
+    assert SourceCatalog.load(Path(zoo[0].checkpoint).parent) == zoo
     tuner = FineTuner(**{**TUNER.get_params(), "source": None, "random_state": 0})
     tuner.fit(X, y)
     same = FineTuner(
@@ -461,13 +477,23 @@ def test_trained_sources_make_a_catalog(zoo, tmp_path):
     )
 
 
-def test_a_source_that_fails_loses_no_other(tmp_path):
-    sources = {"good": stripes(20, 0, 0), "bad": (stripes(20, 0, 0)[0], ["one"] * 20)}
+def test_a_source_that_fails_loses_no_other(tmp_path, monkeypatch):
+    sources = {"good": stripes(20, 0, 0), "bad": stripes(22, 0, 0)}
     arguments = dict(embedder=EMBEDDER, folder=tmp_path, verbose=0)
-    with pytest.raises(RuntimeError, match="1 of 2 sources .*'bad'.*two classes"):
-        train_sources(sources, TUNER, **arguments)
+    fit = FineTuner.fit
+
+    def fit_or_fail(self, X, y):
+        if len(y) == 22:
+            raise RuntimeError("out of memory")
+        return fit(self, X, y)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuner, "fit", fit_or_fail)
+        with pytest.raises(RuntimeError, match="1 of 2 sources .*'bad'.*out of memory"):
+            train_sources(sources, TUNER, **arguments)
     before = next(tmp_path.glob("good*.safetensors")).stat().st_mtime_ns
-    catalog = train_sources({"good": sources["good"]}, TUNER, **arguments)
+    catalog = train_sources(sources, TUNER, **arguments)
+    assert catalog.names == ("good", "bad")
     assert Path(catalog[0].checkpoint).stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="epochs was 2, is 5"):
         train_sources(
@@ -488,6 +514,8 @@ def test_wrong_input_is_told_before_any_training(zoo, tmp_path):
         (({"t": (X, y[:-1])}, zoo, TUNER), r"targets\['t'\].*inconsistent"),
         (({"t": ("folder", y)}, zoo, TUNER), r"targets\['t'\].*got one path, folder"),
         (({"t": (X, ["a", *["b"] * 39])}, zoo, TUNER), "'t' cannot be split"),
+        (({"t": (X, ["a"] * 40)}, zoo, TUNER), "two classes, got one: a"),
+        (({"t": (X, y, X, ["new"] * 40)}, zoo, TUNER), r"not in its .* got \['new'\]"),
     ]
     for (targets, sources, tuner), told in cases:
         with pytest.raises(ValueError, match=told):
@@ -500,7 +528,12 @@ def test_wrong_input_is_told_before_any_training(zoo, tmp_path):
     with pytest.raises(ValueError, match=r"\(X, y\) or \(X, y, X_test, y_test\)"):
         sources = {"s": (X, y, y)}
         train_sources(sources, TUNER, embedder=EMBEDDER, folder=tmp_path / "no")
-    with pytest.raises(ValueError, match="seeds must be different integers"):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="folder must be a folder, got the file"):
+        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "file")
+    with pytest.raises(ValueError, match=r"got 2; pass range\(2\)"):
+        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "no", seeds=2)
+    with pytest.raises(ValueError, match="seeds must be a sequence of different"):
         measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "no", seeds=(0, 0))
     assert not (tmp_path / "no").exists()
 

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 
 import numpy as np
@@ -189,3 +190,15 @@ def test_scorers(metric, matrices):
     assert scorer(Ranker(), X, y_true[:7]) == sign * metric(y_true[:7], y_score[:7])
     weighted = metric(y_true[:7], y_score[:7], sample_weight=weight)
     assert scorer(Ranker(), X, y_true[:7], sample_weight=weight) == sign * weighted
+
+
+def test_picks_to_best_is_the_expected_number(rng):
+    """Against all orders in which equal scores can be taken."""
+    for _ in range(50):
+        truth = rng.integers(0, 3, size=5).astype(float)
+        score = rng.integers(0, 3, size=5).astype(float)
+        needed = []
+        for order in itertools.permutations(range(5)):
+            order = sorted(order, key=lambda j: -score[j])
+            needed.append(1 + np.argmax(truth[order] == truth.max()))
+        assert picks_to_best_loss([truth], [score]) == pytest.approx(np.mean(needed))
