@@ -109,7 +109,7 @@ def run_job(path, function, arguments, *, n_workers, parent):
             try:
                 record = function(**arguments) | {"error": None}
             except KeyboardInterrupt:
-                _interrupted = True
+                _interrupted = is_worker
                 raise
             except Exception as error:  # the others go on, whatever it is
                 record = arguments["known"] | {
