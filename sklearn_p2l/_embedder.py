@@ -19,22 +19,30 @@ from tqdm import tqdm
 
 from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l._summary import summarize
-from sklearn_p2l.datasets import content_key, image_batches, is_features
+from sklearn_p2l.datasets import (
+    Bag,
+    bag_batches,
+    content_key,
+    image_batches,
+    is_features,
+)
 
 
 class DatasetEmbedder(TransformerMixin, BaseEstimator):
     """Summarise whole datasets as vectors, through one reference network.
 
-    Every image of a dataset passes once through the network; the responses of its
-    penultimate layer are summarised over the images and L1-normalised (paper, section
-    3.2). Vectors of datasets embedded alike can be compared with each other, and only
-    those: they carry the `fingerprint_` of the network they come from.
+    Every sample of a dataset, image or bag of text, passes once through the network;
+    the responses of its penultimate layer are summarised over the samples and
+    L1-normalised (paper, sections 3.2 and 3.3). Vectors of datasets embedded alike can
+    be compared with each other, and only those: they carry the `fingerprint_` of the
+    network they come from.
 
     Parameters
     ----------
     backbone : str, path-like or callable, default="vgg16"
         The reference network: the name of any torchvision classification network;
-        "small_resnet" for images of about 8 to 64 pixels; a checkpoint file that names
+        "small_resnet" for images of about 8 to 64 pixels; "pcnn" for pairs of entities
+        in text (with ``weights=None`` without vocabulary); a checkpoint file that names
         its architecture (as `FineTuner.to_source` writes it); or a function without
         arguments that returns a torch module (defined in a module of its own, not a
         lambda, to be persisted).
@@ -49,7 +57,9 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     layer : str, default=None
         Node whose output is summarised, by torchvision's feature-extraction names;
         None takes the input of the last layer (VGG16: the 4096 responses of fc7 after
-        ReLU). Maps are averaged over positions.
+        ReLU; PCNN: "features", the network in network's largest response over the
+        contexts of a bag, never negative). Maps are averaged over positions. A PCNN
+        also has "contexts", what its convolution finds, with a sign.
 
     summary : {"mean", "trimmed_mean", "median"}, default="mean"
         Statistic over the images. The mean streams in constant memory; the others
@@ -61,10 +71,10 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     image_size : int, default=None
         Side of the images given to the network, in pixels; None for the size that the
-        network was made for. Smaller is faster.
+        network was made for, and for text. Smaller is faster.
 
     batch_size : int, default=32
-        Images per forward pass.
+        Samples per forward pass.
 
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         "auto" computes in bfloat16 on CPUs and GPUs with instructions for it, else in
@@ -75,8 +85,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     on_error : {"raise", "skip"}, default="raise"
         What happens with an image that cannot be used (unreadable, truncated,
-        animated, oversized, NaN, out of range): an error that names it, or a warning
-        with the number of images skipped.
+        animated, oversized, NaN, out of range) or a malformed line of text: an error
+        that names it, or a warning with the number skipped.
 
     memory : str or object with the joblib.Memory interface, default=None
         Caches summaries by the content of the dataset (files by path, size and time
@@ -115,8 +125,9 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     uint8 in 0..255 or float in 0..1; a sequence of images of any sizes (arrays or PIL
     images) or of paths; a folder of images, flat or with class subfolders; a torch
     Dataset, map or iterable style, of images (tensors as (C, H, W)) or of tuples that
-    begin with one; or a 2-D array of ready features, for which no network is used.
-    Labels are never needed.
+    begin with one; a sequence of :class:`~sklearn_p2l.datasets.Bag`, or a .tsv or
+    .tsv.gz file of them (:func:`~sklearn_p2l.datasets.read_bags`), for a PCNN; or a 2-D
+    array of ready features, for which no network is used. Labels are never needed.
 
     Images are converted to 8-bit RGB: files are turned as their EXIF data says, 16-bit
     files scaled, palette and CMYK files converted, transparency laid over white.
@@ -197,7 +208,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of datasets
-            Only looked at to tell images from ready features.
+            Only looked at to tell ready features from what needs a network.
 
         y : None
             Ignored.
@@ -232,7 +243,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of datasets
-            See the notes of the class; all images, or all ready features, as in `fit`.
+            See the notes of the class; all ready features, or none, as in `fit`.
 
         Returns
         -------
@@ -251,12 +262,15 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         for i, dataset in enumerate(datasets):
             if is_features(dataset) != (self.layer_ is None):
                 expected = "ready features" if self.layer_ is None else "images"
+                if self.layer_ is not None and self._get_network().takes == "bags":
+                    expected = "bags"
+                got = "2-D features" if is_features(dataset) else "others"
                 raise ValueError(
                     f"dataset {i} must hold {expected} as the datasets given to fit, "
-                    f"got {'2-D features' if is_features(dataset) else 'images'}."
+                    f"got {got}."
                 )
         rows = []
-        bar = tqdm(unit=" images", desc="embedding", disable=not self.verbose)
+        bar = tqdm(unit=" samples", desc="embedding", disable=not self.verbose)
         with bar:
             for i, dataset in enumerate(datasets):
                 bar.set_postfix_str(f"dataset {i + 1} of {len(datasets)}")
@@ -296,11 +310,12 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             look_up = memory.cache(_call, ignore=["compute"])
             settings = (self.fingerprint_, self.precision, self.on_error)
             vector, skipped = look_up(
-                key, settings, compute=lambda: self._summarize_images(dataset, bar)
+                key, settings, compute=lambda: self._summarize_samples(dataset, bar)
             )
         if skipped:
+            what = "line" if isinstance(dataset, (str, os.PathLike)) else "image"
             warnings.warn(
-                f"Skipped {len(skipped)} image(s) that cannot be used; the first: "
+                f"Skipped {len(skipped)} {what}(s) that cannot be used; the first: "
                 f"{skipped[0]}",
                 UserWarning,
                 stacklevel=4,
@@ -331,20 +346,21 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             )
         return features
 
-    def _summarize_images(self, dataset, bar):
+    def _summarize_samples(self, dataset, bar):
         from sklearn_p2l import networks
 
-        skipped = []
+        network, skipped = self._get_network(), []
+        read = bag_batches if network.takes == "bags" else image_batches
 
         def counted():
-            for images in image_batches(
+            for samples in read(
                 dataset, self.batch_size, on_error=self.on_error, skipped=skipped
             ):
-                yield images
-                bar.update(len(images))
+                yield samples
+                bar.update(len(samples))
 
         features = networks.extract_features(
-            self._get_network(),
+            network,
             counted(),
             precision=self.precision,
             device=networks.choose_device(self.device),
@@ -416,9 +432,10 @@ def _check_datasets(X):
     if not len(X):
         raise ValueError("X must hold at least one dataset, got an empty list.")
     for i, dataset in enumerate(X):
-        if hasattr(dataset, "getbands"):
+        if hasattr(dataset, "getbands") or isinstance(dataset, Bag):
+            what = "a bag" if isinstance(dataset, Bag) else "an image"
             raise ValueError(
-                f"X must be a list of datasets, got an image as dataset {i}; pass [X] "
-                "to embed one dataset."
+                f"X must be a list of datasets, got {what} as dataset {i}; pass [X] to "
+                "embed one dataset."
             )
     return list(X)

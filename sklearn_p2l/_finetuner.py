@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from sklearn_p2l.catalog import Source, SourceCatalog
-from sklearn_p2l.datasets import image_batches
+from sklearn_p2l.datasets import bag_batches, image_batches, is_bags
 
 
 class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
@@ -61,9 +61,10 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     backbone : str or callable, default=None
         Architecture for random weights and for sources that do not name theirs: the
-        name of a torchvision classification network, "small_resnet", or a function
-        that returns a torch module. None takes the architecture that all `sources`
-        share.
+        name of a torchvision classification network, "small_resnet", "pcnn" for pairs
+        of entities in text, or a function that returns a torch module. None takes the
+        architecture that all `sources` share. A "pcnn" with random weights learns its
+        vocabulary from the samples it is trained on.
 
     learning_rate : float, default=0.01
         Initial learning rate of the last layer.
@@ -107,11 +108,11 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     augment : {"shift", "flip"} or None, default=None
         Random changes to training images: shifts by up to an eighth of the side;
-        "flip" also mirrors left and right (not for digits or text).
+        "flip" also mirrors left and right (not for digits or writing).
 
     image_size : int, default=None
         Side of the images given to the network, in pixels; None for the size that the
-        checkpoint or the network was made for. Smaller is faster.
+        checkpoint or the network was made for, and for text. Smaller is faster.
 
     precision : {"float32", "auto", "bfloat16", "float16"}, default="float32"
         Mixed precision of the forward and backward pass; "auto" is bfloat16 where
@@ -152,8 +153,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     n_samples_ : int
         Number of samples trained on: those given to `fit` less the validation part.
 
-    image_size_ : int
-        Side of the images that the network takes, in pixels.
+    image_size_ : int or None
+        Side of the images that the network takes, in pixels; None for text.
 
     backbone_ : str or callable
         Architecture of the network.
@@ -281,9 +282,10 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of n_samples images
-            Samples of one target: an array (n, H, W), (n, H, W, 1) or (n, H, W, 3),
-            uint8 in 0..255 or float in 0..1; or a list of images or of paths.
+        X : array-like of n_samples samples
+            Samples of one target. Images: an array (n, H, W), (n, H, W, 1) or
+            (n, H, W, 3), uint8 in 0..255 or float in 0..1; or a list of images or of
+            paths. Pairs of entities: a list of :class:`~sklearn_p2l.datasets.Bag`.
 
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels of any type, or a multilabel indicator of 0 and 1.
@@ -306,13 +308,12 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         device = networks.choose_device(self.device)
         self.source_ = self._choose_source(X)
-        network, self.backbone_ = self._open_network(networks, seed)
+        network, self.backbone_ = self._open_network(networks, X, seed)
         network.reset_classifier(
             len(self.classes_), zero=self.source_ is not None, seed=seed
         )
-        self.image_size_ = network.preprocessing.crop_size
-        images = image_batches(X, self.batch_size)
-        inputs = networks.prepare(network, images, len(targets))
+        self.image_size_ = network.image_size
+        inputs = network.prepare(self._read(network, X), len(targets))
         rng = np.random.RandomState(seed)
         validation = np.empty(0, dtype=np.int64)
         if self.early_stopping:
@@ -349,6 +350,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             seed=seed,
         )
         self.weights_ = networks.get_weights(network.model)
+        self._metadata = network.metadata
         self._network = network
         if interrupted:
             warnings.warn(
@@ -364,7 +366,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of n_samples images
+        X : array-like of n_samples samples
             As in `fit`.
 
         Returns
@@ -383,7 +385,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of n_samples images
+        X : array-like of n_samples samples
             As in `fit`.
 
         Returns
@@ -399,7 +401,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of n_samples images
+        X : array-like of n_samples samples
             As in `fit`.
 
         Returns
@@ -417,7 +419,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of n_samples images
+        X : array-like of n_samples samples
             As in `fit`.
 
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
@@ -481,7 +483,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             )
         if np.ndim(embedding) == 2 and len(embedding) == 1:
             embedding = embedding[0]
-        architecture = self.backbone_ if isinstance(self.backbone_, str) else None
+        architecture = self._metadata.get("architecture")
         source = Source(
             name,
             size=self.n_samples_ if size is None else size,
@@ -492,10 +494,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             metadata=metadata,
             fingerprint=fingerprint,
         )
-        described = {"image_size": str(self.image_size_)}
-        if architecture is not None:
-            described["architecture"] = architecture
-        networks.write_checkpoint(checkpoint, self.weights_, described)
+        networks.write_checkpoint(checkpoint, self.weights_, self._metadata)
         return source
 
     @property
@@ -592,7 +591,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 ) from failure
         return self.selector
 
-    def _open_network(self, networks, seed):
+    def _open_network(self, networks, X, seed):
         """Return the network to start from, and the backbone that it is."""
         if self.source_ is None:
             backbone, checkpoint = self.backbone, None
@@ -621,9 +620,17 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
                 "weights to start from belong to a source of the catalog."
             )
         network = networks.open_network(
-            backbone, weights=checkpoint, image_size=self.image_size, seed=seed
+            backbone,
+            weights=checkpoint,
+            image_size=self.image_size,
+            seed=seed,
+            bags=X if is_bags(X) else (),
         )
         return network, backbone
+
+    def _read(self, network, X):
+        read = bag_batches if network.takes == "bags" else image_batches
+        return read(X, self.batch_size)
 
     def _class_weight(self, targets):
         if self.class_weight is None:
@@ -660,13 +667,16 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         if self._network is None:
             network = networks.open_network(
-                self.backbone_, weights=None, image_size=self.image_size_
+                self._metadata.get("architecture", self.backbone_),
+                weights=None,
+                image_size=self.image_size_,
+                metadata=self._metadata,
             )
             network.reset_classifier(len(self.classes_))
             networks.set_weights(network.model, self.weights_)
             self._network = network
         _check_samples(X)
-        batches = map(self._network.preprocess, image_batches(X, self.batch_size))
+        batches = map(self._network.preprocess, self._read(self._network, X))
         device = networks.choose_device(self.device)
         logits = networks.predict_logits(self._network, batches, self.precision, device)
         if not np.isfinite(logits).all():

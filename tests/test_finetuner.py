@@ -28,6 +28,7 @@ from sklearn_p2l import (
 )
 from sklearn_p2l._finetuner import _validation_part
 from sklearn_p2l.datasets import load_small_tasks
+from sklearn_p2l.networks import images as network_images
 from sklearn_p2l.networks import training
 
 SETTINGS = dict(image_size=16, epochs=2, random_state=0)
@@ -635,9 +636,9 @@ def test_progress(dark_and_light, capsys):
 def test_large_inputs_go_to_a_file(dark_and_light, monkeypatch):
     X, y = dark_and_light
     expected = scratch().fit(X, y).predict_proba(X)
-    monkeypatch.setattr(training, "_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(network_images, "_IN_MEMORY_BYTES", 1000)
     network = networks.open_network("small_resnet", weights=None, image_size=16)
-    inputs = networks.prepare(network, iter([X]), 40)
+    inputs = network.prepare(iter([X]), 40)
     assert isinstance(inputs.numpy().base, (np.memmap, torch.Tensor))
     assert_array_equal(scratch().fit(X, y).predict_proba(X), expected)
 

@@ -9,7 +9,6 @@ import warnings
 from itertools import islice
 from pathlib import Path
 
-import joblib
 import numpy as np
 from PIL import Image, ImageOps
 from sklearn.utils import gen_batches
@@ -142,49 +141,21 @@ def list_images(folder):
     return sorted(paths)
 
 
-def content_key(dataset):
-    """Return a hash of a dataset's content, or None where it has no cheap one.
-
-    Files are known by path, size and time of change, arrays by their values. Torch
-    Datasets are not hashed: equal ones need not have equal hashes.
-    """
-    dataset = _expand(dataset)
-    if isinstance(dataset, np.ndarray) and dataset.dtype.kind in "uif":
-        return joblib.hash(np.asarray(dataset))
-    if not _is_sequence(dataset):
-        return None
-    parts = []
-    for image in dataset:
-        if isinstance(image, (str, os.PathLike)) and os.path.exists(image):
-            status = os.stat(image)
-            parts.append((os.path.abspath(image), status.st_size, status.st_mtime_ns))
-        elif isinstance(image, np.ndarray):
-            parts.append(joblib.hash(np.asarray(image)))
-        elif isinstance(image, Image.Image):
-            try:  # as the network will see it
-                parts.append(joblib.hash(_read_one(image, "image")))
-            except ImageError:
-                return None
-        else:
-            return None
-    return joblib.hash(parts)
-
-
-def _expand(dataset):
+def expand(dataset):
     """Return the paths of a folder or a Series as a sequence, and all else as it is."""
     if isinstance(dataset, (str, os.PathLike)):
         return list_images(dataset)
     return dataset.to_numpy() if hasattr(dataset, "to_numpy") else dataset
 
 
-def _is_sequence(dataset):
+def is_sequence(dataset):
     return isinstance(dataset, (list, tuple)) or (
         isinstance(dataset, np.ndarray) and dataset.ndim == 1
     )
 
 
 def _batches(dataset, batch_size, on_error, skipped):
-    dataset = _expand(dataset)
+    dataset = expand(dataset)
     if isinstance(dataset, np.ndarray) and dataset.ndim != 1:
         _check_array(dataset)
         for part in gen_batches(len(dataset), batch_size) if len(dataset) else ():
@@ -219,7 +190,7 @@ def _check_array(dataset):
 
 def _items(dataset):
     """Iterate over the images of a sequence or torch Dataset."""
-    if _is_sequence(dataset):
+    if is_sequence(dataset):
         yield from dataset
     elif hasattr(dataset, "__iter__"):  # torch gives all its Datasets __getitem__
         for item in dataset:
@@ -245,7 +216,7 @@ def _read(numbered_images, on_error, skipped):
     """Yield images as RGB arrays, raising for or skipping those that cannot be."""
     for i, image in numbered_images:
         try:
-            rgb = _read_one(image, f"image {i}")
+            rgb = read_image(image, f"image {i}")
         except ImageError as error:
             if on_error == "raise":
                 raise
@@ -254,7 +225,7 @@ def _read(numbered_images, on_error, skipped):
             yield rgb
 
 
-def _read_one(image, name):
+def read_image(image, name):
     if isinstance(image, (str, os.PathLike)):
         return _read_file(Path(image))
     try:

@@ -2,8 +2,9 @@
 
 from sklearn_p2l.networks.devices import at_most_threads, choose_device, gpus
 from sklearn_p2l.networks.features import extract_features
-from sklearn_p2l.networks.images import is_file_name, open_network
-from sklearn_p2l.networks.training import predict_logits, prepare, train
+from sklearn_p2l.networks.opening import is_file_name, open_network
+from sklearn_p2l.networks.relations import PCNN
+from sklearn_p2l.networks.training import predict_logits, train
 from sklearn_p2l.networks.weights import (
     checkpoint_image_size,
     get_weights,
@@ -12,6 +13,7 @@ from sklearn_p2l.networks.weights import (
 )
 
 __all__ = [
+    "PCNN",
     "at_most_threads",
     "checkpoint_image_size",
     "choose_device",
@@ -21,7 +23,6 @@ __all__ = [
     "is_file_name",
     "open_network",
     "predict_logits",
-    "prepare",
     "set_weights",
     "train",
     "write_checkpoint",

@@ -12,11 +12,10 @@ def extract_features(
     network, batches: Iterable, *, precision: str, device: torch.device
 ) -> Iterator[np.ndarray]:
     """Yield the float32 features (n, num_features) of each batch of samples."""
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    network = network.to(device).eval()
     for samples in batches:
         # Only here: what a user's dataset computes is not ours to mark.
         with torch.inference_mode(), autocast(precision, device):
             batch = network.preprocess(samples).to(device)
-            batch = batch.contiguous(memory_format=torch.channels_last)
             features = network.forward_features(batch).float().cpu().numpy()
         yield features

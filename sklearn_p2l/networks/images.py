@@ -3,7 +3,8 @@
 import difflib
 import functools
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,8 +19,11 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from sklearn_p2l.networks.devices import seeded
-from sklearn_p2l.networks.weights import hash_weights, load_weights, read_checkpoint
+from sklearn_p2l.networks.base import Network
+from sklearn_p2l.networks.weights import hash_weights
+
+# Larger inputs are kept in a temporary file rather than in memory.
+_IN_MEMORY_BYTES = 2 * 2**30
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,14 +47,14 @@ class Preprocessing:
         return replace(self, resize_size=resize_size, crop_size=image_size)
 
 
-class ImageNetwork(nn.Module):
-    """An image classifier with the small contract that every network here keeps.
+class ImageNetwork(Network):
+    """An image classifier.
 
-    ``preprocess(images)`` turns samples into a uint8 batch; calling the network gives
-    logits, ``forward_features`` the responses of the penultimate (or a named) layer,
-    ``reset_classifier(num_classes)`` a fresh last layer. The normalisation of pixels
+    ``preprocess(images)`` turns samples into a uint8 batch. The normalisation of pixels
     is part of the network, so batches stay small until they reach the device.
     """
+
+    takes = "images"
 
     def __init__(
         self,
@@ -60,17 +64,18 @@ class ImageNetwork(nn.Module):
         preprocessing: Preprocessing,
         layer: str | None = None,
     ):
-        super().__init__()
-        self.model = model
-        self.architecture = architecture
+        head, penultimate = _last_layers(model, architecture)
+        super().__init__(model, architecture=architecture, head=head)
         self.preprocessing = preprocessing
-        self.head, penultimate = _last_layers(model, architecture)
+        self.image_size = preprocessing.crop_size
+        self.metadata = {"image_size": str(self.image_size)}
         self.layer = layer or penultimate
         self._is_penultimate = layer is None
         mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
         std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
+        self.to(memory_format=torch.channels_last)
 
     def preprocess(self, images: np.ndarray | Sequence[np.ndarray]) -> torch.Tensor:
         """Resize and crop uint8 images (H, W, 3) into a uint8 batch (n, 3, S, S)."""
@@ -98,7 +103,29 @@ class ImageNetwork(nn.Module):
             )
         return F.center_crop(batch, [rule.crop_size]).contiguous()
 
+    def prepare(self, batches: Iterable, n_samples: int) -> torch.Tensor:
+        """Preprocess all samples once, into one uint8 tensor (n_samples, 3, S, S)."""
+        shape = (n_samples, 3, self.image_size, self.image_size)
+        if np.prod(shape) > _IN_MEMORY_BYTES:
+            with tempfile.TemporaryFile() as file:  # the mapping outlives its file
+                inputs = np.memmap(file, np.uint8, "w+", shape=shape)
+        else:
+            inputs = np.empty(shape, np.uint8)
+        done = 0
+        for images in batches:
+            if done + len(images) <= n_samples:
+                batch = self.preprocess(images)
+                inputs[done : done + len(images)] = batch.numpy()
+            done += len(images)
+        if done != n_samples:
+            raise ValueError(
+                f"X must yield as many samples as its length says, {n_samples}, got "
+                f"{done}."
+            )
+        return torch.from_numpy(inputs)
+
     def _normalize(self, batch: torch.Tensor) -> torch.Tensor:
+        batch = batch.contiguous(memory_format=torch.channels_last)
         return (batch.float() / 255 - self.mean) / self.std
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -169,43 +196,6 @@ class ImageNetwork(nn.Module):
         """Hash the weights that the features depend on (not those of the head)."""
         return hash_weights(self._extractor)
 
-    def reset_classifier(
-        self, num_classes: int, *, zero: bool = False, seed: int = 0
-    ) -> None:
-        """Replace the last layer by a fresh one for `num_classes` classes.
-
-        A random one sends gradients into the layers before it that have nothing to do
-        with the task, and the more the larger their features are. `zero` starts it at
-        0, so that trained layers are left alone until it has learned something.
-        """
-        parent, _, name = self.head.rpartition(".")
-        old = self.model.get_submodule(self.head)
-        bias = old.bias is not None
-        with seeded(seed):
-            if isinstance(old, nn.Linear):
-                new = nn.Linear(old.in_features, num_classes, bias=bias)
-            else:
-                new = nn.Conv2d(
-                    old.in_channels, num_classes, old.kernel_size, old.stride, bias=bias
-                )
-        if zero:
-            for parameter in new.parameters():
-                nn.init.zeros_(parameter)
-        container = self.model.get_submodule(parent)
-        setattr(container, name, new.to(old.weight.device))
-        # SqueezeNet rectifies its logits, which a fresh layer may not survive.
-        for after, module in list(container.named_children()):
-            if name.isdigit() and after.isdigit() and int(after) > int(name):
-                if isinstance(module, nn.ReLU):
-                    setattr(container, after, nn.Identity())
-
-    def classifier_parameters(self) -> list[nn.Parameter]:
-        return list(self.model.get_submodule(self.head).parameters())
-
-    def body_parameters(self) -> list[nn.Parameter]:
-        classifier = {id(p) for p in self.classifier_parameters()}
-        return [p for p in self.model.parameters() if id(p) not in classifier]
-
 
 class SmallResNet(nn.Module):
     """A residual network for images of about 8 to 64 pixels; 78 thousand weights."""
@@ -237,109 +227,34 @@ class SmallResNet(nn.Module):
 _SMALL = Preprocessing(32, 32, "bilinear", (0.5,) * 3, (0.25,) * 3)
 
 
-def open_network(
-    backbone: str | os.PathLike | Callable[[], nn.Module],
-    *,
-    weights: str | os.PathLike | None,
-    layer: str | None = None,
-    image_size: int | None = None,
-    seed: int = 0,
-) -> ImageNetwork:
-    """Build a network and give it its weights; global random state stays as it was.
-
-    `weights`: a name that torchvision knows ("DEFAULT", "IMAGENET1K_V1"), a file, or
-    None for random weights by `seed`. A factory's own weights count as "DEFAULT".
-    """
-    state, metadata, origin = None, {}, ""
-    if isinstance(backbone, os.PathLike) or is_file_name(backbone):
-        path, weights = backbone, None
-        state, metadata = read_checkpoint(path)
-        if "architecture" not in metadata:
-            raise ValueError(
-                f"backbone given as a file must name its architecture in its metadata, "
-                f"{path} does not; pass backbone='<architecture>', weights='{path}'."
-            )
-        backbone, origin = metadata["architecture"], os.fspath(path)
-    with seeded(seed):
-        model, preprocessing = _build(backbone)
-    known = _known_weights(backbone, weights)
-    if known is not None:
-        preprocessing = _preprocessing_of(known)
-        if hasattr(model, "transform_input"):  # as torchvision does with its weights
-            model.transform_input = True
-        state, origin = _download(known), str(known)
-    elif weights is not None and weights != "DEFAULT":
-        state, metadata = read_checkpoint(weights)
-        origin = os.fspath(weights)
-    image_size = image_size or int(metadata.get("image_size") or 0) or None
-    network = ImageNetwork(
-        model,
-        architecture=architecture_name(backbone),
-        preprocessing=preprocessing.at(image_size),
-        layer=layer,
-    )
-    if state is not None:
-        load_weights(model, state, head=network.head, origin=origin)
-    network.check()
-    return network.eval()
-
-
-def architecture_name(backbone: str | Callable) -> str:
-    """Name a network; "factory" functions by where they are defined."""
-    if isinstance(backbone, str):
-        return backbone
-    function = backbone.func if isinstance(backbone, functools.partial) else backbone
-    return f"{function.__module__}.{getattr(function, '__qualname__', 'factory')}"
-
-
-def is_file_name(backbone) -> bool:
-    """Tell whether a backbone is given as a checkpoint file, by its ending."""
-    return isinstance(backbone, str) and backbone.endswith(
-        (".safetensors", ".pt", ".pth")
-    )
-
-
-def _build(backbone: str | Callable[[], nn.Module]) -> tuple[nn.Module, Preprocessing]:
-    if backbone == "small_resnet":
+def build_classifier(name: str) -> tuple[nn.Module, Preprocessing]:
+    """Build an image classifier with random weights, by its name."""
+    if name == "small_resnet":
         return SmallResNet(), _SMALL
-    if isinstance(backbone, nn.Module):
-        raise TypeError(
-            "backbone must be a name, a file or a function that returns a module, got "
-            f"a {type(backbone).__name__} itself, which every clone would copy; pass "
-            "the function that builds it."
-        )
-    if callable(backbone):
-        model = backbone()
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"a backbone factory must return a torch nn.Module, got "
-                f"{type(model).__name__}."
-            )
-        return model, Preprocessing()
     names = torchvision.models.list_models(module=torchvision.models)
-    if backbone not in names:
-        close = difflib.get_close_matches(backbone, [*names, "small_resnet"], n=3)
+    if name not in names:
+        close = difflib.get_close_matches(name, [*names, "small_resnet", "pcnn"], n=3)
         raise ValueError(
-            f"backbone must be 'small_resnet', the name of a torchvision classification"
-            f" network, a checkpoint file or a factory, got {backbone!r}"
+            "backbone must be 'small_resnet', 'pcnn', the name of a torchvision "
+            f"classification network, a checkpoint file or a factory, got {name!r}"
             + (f"; did you mean {' or '.join(close)}?" if close else ".")
         )
     kwargs = {}
-    if backbone in ("googlenet", "inception_v3"):
+    if name in ("googlenet", "inception_v3"):
         kwargs = {"aux_logits": False, "init_weights": True}
-    default = torchvision.models.get_model_weights(backbone).DEFAULT
-    model = torchvision.models.get_model(backbone, weights=None, **kwargs)
-    return model, _preprocessing_of(default)
+    default = torchvision.models.get_model_weights(name).DEFAULT
+    model = torchvision.models.get_model(name, weights=None, **kwargs)
+    return model, preprocessing_of(default)
 
 
-def _known_weights(backbone, weights):
+def known_weights(backbone, weights):
     """Return torchvision's weights of that name, or None for files and None."""
     if not isinstance(weights, str) or callable(backbone):
         return None
-    if backbone == "small_resnet":
+    if backbone in ("small_resnet", "pcnn"):
         if weights == "DEFAULT":
             raise ValueError(
-                "weights must be a file or None (random) for 'small_resnet', which has "
+                f"weights must be a file or None (random) for {backbone!r}, which has "
                 "no published weights, got 'DEFAULT'."
             )
         return None
@@ -354,7 +269,7 @@ def _known_weights(backbone, weights):
     return None
 
 
-def _download(known) -> dict[str, torch.Tensor]:
+def download(known) -> dict[str, torch.Tensor]:
     try:
         return known.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
@@ -364,7 +279,7 @@ def _download(known) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _preprocessing_of(weights) -> Preprocessing:
+def preprocessing_of(weights) -> Preprocessing:
     preset = weights.transforms()
     return Preprocessing(
         preset.resize_size[0],

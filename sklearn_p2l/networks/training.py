@@ -2,7 +2,6 @@
 
 import copy
 import math
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 
@@ -12,35 +11,10 @@ from torch import nn
 
 from sklearn_p2l.networks.devices import autocast, seeded
 
-# Larger inputs are kept in a temporary file rather than in memory.
-_IN_MEMORY_BYTES = 2 * 2**30
-
-
-def prepare(network, batches: Iterable, n_samples: int) -> torch.Tensor:
-    """Preprocess all samples once, into one uint8 tensor (n_samples, 3, S, S)."""
-    size = network.preprocessing.crop_size
-    shape = (n_samples, 3, size, size)
-    if np.prod(shape) > _IN_MEMORY_BYTES:
-        with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
-            inputs = np.memmap(file, np.uint8, "w+", shape=shape)
-    else:
-        inputs = np.empty(shape, np.uint8)
-    done = 0
-    for images in batches:
-        if done + len(images) <= n_samples:
-            batch = network.preprocess(images)
-            inputs[done : done + len(images)] = batch.numpy()
-        done += len(images)
-    if done != n_samples:
-        raise ValueError(
-            f"X must yield as many samples as its length says, {n_samples}, got {done}."
-        )
-    return torch.from_numpy(inputs)
-
 
 def train(
     network,
-    inputs: torch.Tensor,
+    inputs,
     targets: np.ndarray,
     *,
     validation: np.ndarray,
@@ -63,13 +37,13 @@ def train(
 ) -> tuple[list[dict], bool]:
     """Train a network in place; return its history and whether it was interrupted.
 
-    `targets`: class indices (n,) or a multilabel indicator (n, n_labels). `validation`:
-    indices kept out of training; if there are any, the weights of the epoch with the
-    lowest validation loss are restored at the end. Global random state and settings
-    stay as they were.
+    `inputs`: what ``network.prepare`` returns. `targets`: class indices (n,) or a
+    multilabel indicator (n, n_labels). `validation`: indices kept out of training; if
+    there are any, the weights of the epoch with the lowest validation loss are restored
+    at the end. Global random state and settings stay as they were.
     """
     held_out = torch.from_numpy(validation)
-    held_out_batches = inputs[held_out].split(batch_size)
+    held_out_batches = [inputs[part] for part in held_out.split(batch_size)]
     kept = np.setdiff1d(np.arange(len(targets)), validation)
     multilabel = targets.ndim == 2
     truth = torch.from_numpy(targets.astype(np.float32 if multilabel else np.int64))
@@ -78,13 +52,16 @@ def train(
     def loss_of(logits, indices):
         wanted = truth[indices].to(device)
         if multilabel:
-            return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+            losses = nn.functional.binary_cross_entropy_with_logits(
+                logits, wanted, reduction="none"
+            )
+            return losses.sum(dim=1).mean()  # not the less, the more labels there are
         losses = nn.functional.cross_entropy(logits, wanted, weight, reduction="none")
         if weight is None:
             return losses.mean()
         return losses.sum() / weight[wanted].sum().clamp_min(1e-12)
 
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device)
     frozen = body_multiplier == 0
     for parameter in network.body_parameters():
         parameter.requires_grad_(not frozen)
@@ -106,7 +83,6 @@ def train(
                 network.train(not frozen)  # a frozen body keeps its statistics, too
                 for indices in _shuffled_batches(kept, batch_size):
                     batch = _augment(inputs[indices].to(device), augment)
-                    batch = batch.contiguous(memory_format=torch.channels_last)
                     with autocast(precision, device):
                         logits = network(batch)
                     loss = loss_of(logits.float(), indices)
@@ -149,13 +125,13 @@ def train(
 
 @torch.inference_mode()
 def predict_logits(
-    network, batches: Iterable[torch.Tensor], precision: str, device: torch.device
+    network, batches: Iterable, precision: str, device: torch.device
 ) -> np.ndarray:
-    """Compute float32 logits (n, n_outputs) of uint8 batches, in evaluation mode."""
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    """Compute float32 logits (n, n_outputs) of batches, in evaluation mode."""
+    network = network.to(device).eval()
     logits = []
     for batch in batches:
-        batch = batch.to(device).contiguous(memory_format=torch.channels_last)
+        batch = batch.to(device)
         with autocast(precision, device):
             logits.append(network(batch).float().cpu().numpy())
     return np.concatenate(logits)
@@ -194,6 +170,8 @@ def _augment(batch: torch.Tensor, augment: str | None) -> torch.Tensor:
     """Shift a batch by up to an eighth of its side, and mirror half of its images."""
     if augment is None:
         return batch
+    if not isinstance(batch, torch.Tensor):
+        raise ValueError(f"augment must be None for text, got {augment!r}.")
     size = batch.shape[-1]
     margin = max(1, size // 8)
     padded = nn.functional.pad(batch.float(), (margin,) * 4, mode="replicate")

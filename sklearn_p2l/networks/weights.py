@@ -71,6 +71,8 @@ def write_checkpoint(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
+        # safetensors takes the bytes as they lie, whatever the order of the axes.
+        arrays = {key: np.asarray(value, order="C") for key, value in arrays.items()}
         file.write(save(arrays, metadata=metadata))
 
 
@@ -126,11 +128,14 @@ def load_weights(
     model.load_state_dict({**wanted, **fitting})
 
 
-def hash_weights(module: nn.Module) -> str:
-    """Hash all parameters and buffers that the output of a module depends on."""
+def hash_weights(module: nn.Module, *, but: str = "") -> str:
+    """Hash the parameters and buffers that the output of a module depends on.
+
+    Those below `but`, the name of a layer, are left out.
+    """
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
-        if not key.endswith("num_batches_tracked"):
+        if not key.endswith("num_batches_tracked") and not (but and _below(key, but)):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -1,0 +1,303 @@
+"""PCNN: a network that reads all contexts of a pair of entities at once."""
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from sklearn_p2l.datasets import Bag, Context, read_word_vectors, tokenize
+from sklearn_p2l.networks.base import Network
+from sklearn_p2l.networks.weights import hash_weights
+
+_EMBEDDING_STD = 0.1
+
+
+@dataclass
+class BagBatch:
+    """Bags of contexts of tokens, end to end and without padding.
+
+    A token has the row of its word, and its distances from both entities, shifted to
+    0..2 * max_distance. The tokens of a context lie in three pieces, up to the end of
+    the entity that ends first, of the other one, and of the context.
+    """
+
+    words: torch.Tensor  # (n_tokens,)
+    distances: torch.Tensor  # (n_tokens, 2)
+    pieces: torch.Tensor  # (n_contexts, 3), numbers of tokens
+    contexts: torch.Tensor  # (n_bags,), numbers of contexts
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    def __getitem__(self, bags: torch.Tensor) -> "BagBatch":
+        rows = _ranges(self.contexts, bags)
+        tokens = _ranges(self.pieces.sum(dim=1), rows)
+        return BagBatch(
+            self.words[tokens],
+            self.distances[tokens],
+            self.pieces[rows],
+            self.contexts[bags],
+        )
+
+    def to(self, device: torch.device) -> "BagBatch":
+        return BagBatch(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+def _ranges(lengths: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Positions of the members of the chosen ones of consecutive groups."""
+    starts = lengths.cumsum(0) - lengths
+    counts = lengths[chosen]
+    before = counts.cumsum(0) - counts
+    shift = torch.repeat_interleave(starts[chosen] - before, counts)
+    return shift + torch.arange(len(shift))
+
+
+class PCNN(nn.Module):
+    """Piecewise convolutional network over bags of contexts (Zeng et al., 2015).
+
+    Words and their distances from the two entities are embedded; a convolution along
+    the context, its maximum over each of three pieces, and tanh describe a context. A
+    network in network, two layers with ReLU applied to each context, and the maximum
+    over the contexts describe the pair (paper, Figure 3). These features are never
+    negative, as KL and its kin need them.
+
+    Words outside the vocabulary share `n_buckets` vectors by a hash of their letters.
+
+    `word_vectors`, a file in GloVe's format, gives vocabulary, `word_size` and initial
+    vectors. Of a context longer than `max_tokens` the tokens nearest to an entity
+    count; of a bag with more than `max_contexts` contexts so many, drawn by `seed` and
+    their text, whatever their order.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str] = (),
+        num_classes: int = 2,
+        *,
+        word_vectors: str | os.PathLike | None = None,
+        word_size: int = 50,
+        n_buckets: int = 4096,
+        position_size: int = 5,
+        max_distance: int = 60,
+        n_filters: int = 230,
+        kernel_size: int = 3,
+        n_features: int = 200,
+        dropout: float = 0.5,
+        max_tokens: int = 120,
+        max_contexts: int = 100,
+        seed: int = 0,
+    ):
+        super().__init__()
+        vectors = None
+        if word_vectors is not None:
+            vocabulary, vectors = read_word_vectors(
+                word_vectors, words=vocabulary or None
+            )
+            word_size = vectors.shape[1]
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
+        self.settings = {
+            "word_size": word_size,
+            "n_buckets": n_buckets,
+            "position_size": position_size,
+            "max_distance": max_distance,
+            "n_filters": n_filters,
+            "kernel_size": kernel_size,
+            "n_features": n_features,
+            "dropout": dropout,
+            "max_tokens": max_tokens,
+            "max_contexts": max_contexts,
+            "seed": seed,
+        }
+        self.kernel_size = kernel_size
+        self.positions = nn.ModuleList(
+            nn.Embedding(2 * max_distance + 1, position_size) for _ in range(2)
+        )
+        width = word_size + 2 * position_size
+        self.convolution = nn.Linear(kernel_size * width, n_filters)
+        self.network_in_network = nn.Sequential(
+            nn.Linear(3 * n_filters, n_features),
+            nn.ReLU(),
+            nn.Linear(n_features, n_features),
+            nn.ReLU(),
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(n_features, num_classes)
+        for embedding in self.positions:
+            nn.init.normal_(embedding.weight, std=_EMBEDDING_STD)
+        self.set_vocabulary(vocabulary)
+        if vectors is not None:
+            with torch.no_grad():
+                self.words.weight[: len(vectors)] = torch.from_numpy(vectors)
+
+    def set_vocabulary(self, vocabulary: Sequence[str]) -> None:
+        """Give the network words, with random vectors."""
+        self.vocabulary = tuple(vocabulary)
+        self.rows = {word: row for row, word in enumerate(self.vocabulary)}
+        n_rows = len(self.rows) + self.settings["n_buckets"]
+        self.words = nn.Embedding(n_rows, self.settings["word_size"])
+        nn.init.normal_(self.words.weight, std=_EMBEDDING_STD)
+
+    def describe(self) -> str:
+        """All that is needed beside the weights to build the network again."""
+        return json.dumps({"vocabulary": self.vocabulary, **self.settings})
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "PCNN":
+        """Build the network that a checkpoint describes."""
+        return cls(**json.loads(metadata["pcnn"]))
+
+    def encode(self, bags: Sequence[Bag]) -> BagBatch:
+        """Turn bags into numbers."""
+        counts, parts = [], []
+        for bag in bags:
+            contexts = self._choose(bag.contexts)
+            counts.append(len(contexts))
+            parts += [self._encode_context(context) for context in contexts]
+        words, distances, pieces = (list(part) for part in zip(*parts))
+        return BagBatch(
+            torch.from_numpy(np.concatenate(words)),
+            torch.from_numpy(np.concatenate(distances)),
+            torch.from_numpy(np.stack(pieces)),
+            torch.tensor(counts),
+        )
+
+    def _choose(self, contexts: Sequence[Context]) -> Sequence[Context]:
+        limit, seed = self.settings["max_contexts"], self.settings["seed"]
+        if len(contexts) <= limit:
+            return contexts
+        return sorted(contexts, key=lambda c: _hash(f"{seed} {c!r}"))[:limit]
+
+    def _encode_context(
+        self, context: Context
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        texts, spans = tokenize(context.text)
+        n_known, n_buckets = len(self.rows), self.settings["n_buckets"]
+        words = np.array(
+            [
+                self.rows[text]
+                if text in self.rows
+                else n_known + _hash(text) % n_buckets
+                for text in texts
+            ]
+        )
+        position = np.arange(len(words))
+        distances, ends = np.empty((len(words), 2), dtype=np.int64), []
+        for column, (start, end) in enumerate((context.span_1, context.span_2)):
+            first = np.searchsorted(spans[:, 1], start, side="right")
+            last = np.searchsorted(spans[:, 0], end, side="left") - 1
+            distances[:, column] = position - position.clip(first, last)
+            ends.append(last)
+        piece = (position > min(ends)).astype(np.int64) + (position > max(ends))
+        if len(words) > self.settings["max_tokens"]:
+            nearness = np.abs(distances).min(axis=1)
+            order = np.argsort(nearness, kind="stable")
+            kept = np.sort(order[: self.settings["max_tokens"]])
+            words, distances, piece = words[kept], distances[kept], piece[kept]
+        limit = self.settings["max_distance"]
+        distances = distances.clip(-limit, limit) + limit
+        return words, distances, np.bincount(piece, minlength=3)
+
+    def contexts(self, batch: BagBatch) -> torch.Tensor:
+        """Describe each context by itself: (n_contexts, 3 * n_filters), in -1..1."""
+        first, second = self.positions
+        tokens = torch.cat(
+            [
+                self.words(batch.words),
+                first(batch.distances[:, 0]),
+                second(batch.distances[:, 1]),
+            ],
+            dim=1,
+        )  # (n_tokens, width)
+        lengths = batch.pieces.sum(dim=1)
+        context = torch.repeat_interleave(
+            torch.arange(len(lengths), device=lengths.device), lengths
+        )
+        n_tokens, reach = len(tokens), self.kernel_size // 2
+        # Row n_tokens stands for what lies beyond either end of a context.
+        tokens = torch.cat([tokens, tokens.new_zeros(1, tokens.shape[1])])
+        here = torch.arange(n_tokens, device=tokens.device)
+        windows = []
+        for offset in range(-reach, reach + 1):
+            there = (here + offset).clamp(0, n_tokens - 1)
+            inside = (context[there] == context) & (there == here + offset)
+            windows.append(tokens[torch.where(inside, there, n_tokens)])
+        responses = self.convolution(torch.cat(windows, dim=1)).float()
+        strongest = _segment_max(responses, batch.pieces.flatten())
+        return torch.tanh(strongest).view(len(lengths), -1)
+
+    def features(self, batch: BagBatch) -> torch.Tensor:
+        """Describe each bag: (n_bags, n_features), at least 0."""
+        described = self.network_in_network(self.contexts(batch)).float()
+        return _segment_max(described, batch.contexts)
+
+    def forward(self, batch: BagBatch) -> torch.Tensor:
+        return self.fc(self.dropout(self.features(batch)))
+
+
+def _segment_max(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Maximum over consecutive groups of rows; 0 for empty ones, as nothing is there.
+
+    (n, d), (n_groups,) -> (n_groups, d)
+    """
+    filled = lengths > 0
+    largest = torch.segment_reduce(values, "max", lengths=lengths[filled], axis=0)
+    result = values.new_zeros(len(lengths), values.shape[1])
+    return result.index_copy(0, filled.nonzero().squeeze(1), largest)
+
+
+def _hash(text: str) -> int:
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
+
+
+class RelationNetwork(Network):
+    """A PCNN as a network that keeps the contract; `layer`: "features" or "contexts".
+
+    "contexts" is the largest response over a bag's contexts before the network in
+    network, which has a sign.
+    """
+
+    takes = "bags"
+    image_size = None
+
+    def __init__(self, model: PCNN, *, layer: str | None = None):
+        super().__init__(model, architecture="pcnn", head="fc")
+        self.layer = layer or "features"
+        if self.layer not in ("features", "contexts"):
+            raise ValueError(
+                f"layer must be 'features' or 'contexts' for a PCNN, got {layer!r}."
+            )
+        self.preprocessing = model.describe()
+        self.metadata = {"architecture": "pcnn", "pcnn": self.preprocessing}
+        settings = model.settings
+        self.num_features = settings["n_features"]
+        if self.layer == "contexts":
+            self.num_features = 3 * settings["n_filters"]
+
+    def check(self) -> None:
+        """Nothing that is not known: it was built here."""
+
+    def preprocess(self, bags: Sequence[Bag]) -> BagBatch:
+        return self.model.encode(bags)
+
+    def prepare(self, batches: Iterable[Sequence[Bag]], n_samples: int) -> BagBatch:
+        parts = [self.preprocess(bags) for bags in batches]
+        return BagBatch(
+            *(torch.cat(tensors) for tensors in zip(*(vars(p).values() for p in parts)))
+        )
+
+    def forward(self, batch: BagBatch) -> torch.Tensor:
+        return self.model(batch)
+
+    def forward_features(self, batch: BagBatch) -> torch.Tensor:
+        if self.layer == "features":
+            return self.model.features(batch)
+        return _segment_max(self.model.contexts(batch), batch.contexts)
+
+    def features_hash(self) -> str:
+        return hash_weights(self.model, but=self.head)
