@@ -8,6 +8,7 @@ well where SKLEARN_P2L_DATA holds them.
 """
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,18 +16,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from report import Report, row_of, save, selectors
+
 from sklearn_p2l import SourceCatalog, SourceSelector
-from sklearn_p2l.baselines import (
-    ConstantRanking,
-    LargestSource,
-    NearestSource,
-    NoTransfer,
-    RandomSource,
-)
+from sklearn_p2l.baselines import ConstantRanking, LargestSource, NearestSource
 from sklearn_p2l.evaluation import evaluate_selectors
 from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.plotting import (
@@ -46,14 +43,6 @@ DATA = Path(os.environ.get("SKLEARN_P2L_DATA", HERE.parents[2] / "shared")).abso
 PAPER = ["kl", "js", "chi2", "euclidean", "cityblock"]
 MERGED = "photos_merged"
 MEMBERS = ["scenes", "clothing", "fruit", "trash"]
-MEASURES = {
-    "performance": "accuracy of the pick",
-    "picked_best": "best source picked",
-    "spearman": "Spearman ρ",
-    "picks_to_best": "picks to the best",
-    "regret_at_1": "regret@1",
-    "regret_at_3": "regret@3",
-}
 
 
 def main():
@@ -74,7 +63,7 @@ def main():
     merged(report, truth, chosen)
     figures(truth, chosen)
     elsewhere(report)
-    (HERE / "RESULTS.md").write_text("\n\n".join(report.parts) + "\n")
+    report.write(HERE / "RESULTS.md")
 
 
 class Truth:
@@ -126,40 +115,6 @@ class Truth:
         return chosen.set_index("target").loc[self.targets.index, self.sizes.index]
 
 
-class Report:
-    def __init__(self):
-        self.parts = []
-
-    def add(self, text):
-        self.parts.append(text)
-
-    def table(self, frame, digits=3):
-        def cell(value):
-            if isinstance(value, (bool, np.bool_)):
-                return "yes" if value else "no"
-            if isinstance(value, (float, np.floating)):
-                return "–" if np.isnan(value) else f"{value:.{digits}f}"
-            return str(value)
-
-        frame = frame.reset_index()
-        lines = ["| " + " | ".join(map(str, frame.columns)) + " |"]
-        lines.append("|" + "---|" * len(frame.columns))
-        for row in frame.itertuples(index=False):
-            lines.append("| " + " | ".join(map(cell, row)) + " |")
-        self.parts.append("\n".join(lines))
-
-
-def selectors(catalog, metric="precomputed", **settings):
-    return {
-        "P2L": SourceSelector(catalog, metric=metric, **settings),
-        "largest (B1)": LargestSource(catalog),
-        "random (B3)": RandomSource(catalog),
-        "none (B4)": NoTransfer(catalog),
-        "nearest (B5)": NearestSource(catalog, metric=metric),
-        "constant": ConstantRanking(catalog),
-    }
-
-
 def evaluate(
     truth,
     D,
@@ -185,18 +140,8 @@ def evaluate(
     )
 
 
-def row_of(result, selector="P2L"):
-    """One line of numbers about one selector."""
-    rows = result.targets[result.targets["selector"] == selector]
-    return {
-        "Spearman": rows["spearman"].mean(),
-        "best picked": rows["picked_best"].mean(),
-        "mean picks": rows["picks_to_best"].mean(),
-        "most picks": rows["picks_to_best"].max(),
-        "accuracy": rows["performance"].mean(),
-        "regret@1": rows["regret_at_1"].mean(),
-        "regret@3": rows["regret_at_3"].mean(),
-    }
+def accuracy_row(result, selector="P2L"):
+    return row_of(result, "accuracy", selector)
 
 
 def describe(report, truth):
@@ -260,7 +205,7 @@ def choose(report, truth):
                 truth.improvement[truth.training],
                 baseline=truth.baseline[truth.training],
             )
-            judged = row_of(evaluate(truth, D))
+            judged = accuracy_row(evaluate(truth, D))
             rows.append(
                 {
                     "reference": reference,
@@ -269,7 +214,7 @@ def choose(report, truth):
                     "from": fitted.k_interval_[0],
                     "to": fitted.k_interval_[1],
                     "training ρ": fitted.k_curve_[:, 2].max(),
-                    "training ρ, leave-one-out": row_of(group)["Spearman"],
+                    "training ρ, leave-one-out": accuracy_row(group)["Spearman"],
                     "held-out ρ": judged["Spearman"],
                     "held-out best picked": judged["best picked"],
                     "held-out most picks": judged["most picks"],
@@ -291,7 +236,7 @@ def held_out(report, truth, chosen):
     report.add("## Held-out targets: Tables 1, 2 and 3")
     result = evaluate(truth, truth.D(*chosen))
     result.targets.to_csv(RESULTS / "held_out.csv", index=False, float_format="%.5f")
-    summarize(report, result)
+    report.summary(result, "accuracy")
     report.add(
         "Relative gain of P2L over each baseline (Table 3), and its ρ (Table 2):"
     )
@@ -315,6 +260,16 @@ def held_out(report, truth, chosen):
         "![Figure 7](figures/figure7_picks.png)\n\n"
         "![Figure 6](figures/figure6_scores.png)"
     )
+    known = [t for t in own.index if t.removesuffix("_b") in truth.sizes.index]
+    large = own.index[truth.targets.loc[own.index, "n_train"] >= 250]
+    rho = own["spearman"]
+    report.add(
+        f"Mean ρ is {rho[known].mean():.3f} on the {len(known)} targets whose kind of "
+        f"images is among the sources, {rho.drop(known).mean():.3f} on the "
+        f"{len(rho) - len(known)} others; {rho[large].mean():.3f} on the {len(large)} "
+        f"targets of at least 250 images, {rho.drop(large).mean():.3f} on the smaller "
+        "ones."
+    )
     report.add("Where P2L loses, its pick against the best source, per target:")
     lost = own[own["picked_best"] < 1].copy()
     lost["best source"] = truth.performance.idxmax(axis=1)
@@ -322,88 +277,82 @@ def held_out(report, truth, chosen):
     report.table(lost[[*columns, "picks_to_best", "regret_at_1"]])
 
 
-def summarize(report, result):
-    rows = {}
-    for (selector, measure), row in result.summary.set_index(
-        ["selector", "measure"]
-    ).iterrows():
-        text = "–"
-        if not np.isnan(row["mean"]):
-            text = f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        rows.setdefault(selector, {})[MEASURES[measure]] = text
-        if measure == "performance":
-            rows[selector]["accuracy less P2L's"] = (
-                f"{row['difference']:.3f} [{row['difference_low']:.3f}, "
-                f"{row['difference_high']:.3f}]"
-            )
-    frame = pd.DataFrame(rows).T.rename_axis("selector")
-    most = result.targets.groupby("selector")["picks_to_best"].max()
-    frame["most picks"] = most
-    report.table(frame, digits=1)
-    report.add("In brackets: 95 % bootstrap intervals over targets.")
-
-
 def leave_one_out(report, truth, chosen):
     report.add("## All targets, leave-one-target-out")
-    summarize(report, evaluate(truth, truth.D(*chosen), training=None))
+    report.summary(evaluate(truth, truth.D(*chosen), training=None), "accuracy")
 
 
 def effects(report, truth, chosen):
     """What limits the correlation: one change at a time, judged on held-out targets."""
     report.add("## What limits it: one change at a time")
     reference, metric = chosen
-    D = truth.D(*chosen)
-    rows = {"as above": row_of(evaluate(truth, D))}
-    rows["the other reference network"] = row_of(
+    D, held = truth.D(*chosen), ~truth.training
+    rows = {"as above": accuracy_row(evaluate(truth, D))}
+    rows["the other reference network"] = accuracy_row(
         evaluate(
             truth,
             truth.D({"squeezenet": "mobilenet"}.get(reference, "squeezenet"), metric),
         )
     )
-    rows["reference at 64 pixels"] = row_of(
+    rows["reference at 64 pixels"] = accuracy_row(
         evaluate(truth, truth.D(reference, metric, image_size=64))
     )
     for (name, size, summary), _ in truth.divergences.groupby(
         ["reference", "image_size", "summary"]
     ):
         if summary != "mean":
-            rows[f"{summary}, {name} at {size} pixels"] = row_of(
+            rows[f"{summary}, {name} at {size} pixels"] = accuracy_row(
                 evaluate(truth, truth.D(name, metric, size, summary))
             )
-            rows[f"mean, {name} at {size} pixels"] = row_of(
+            rows[f"mean, {name} at {size} pixels"] = accuracy_row(
                 evaluate(truth, truth.D(name, metric, size))
             )
-    rows["z over the training targets"] = row_of(
+    rows["z over the training targets"] = accuracy_row(
         evaluate(truth, D, standardize="training")
     )
-    rows["k for the first 5 sources of each target"] = row_of(evaluate(truth, D, top=5))
-    rows["k = -1"] = row_of(evaluate(truth, D, k=-1.0))
+    rows["k for the first 5 sources of each target"] = accuracy_row(
+        evaluate(truth, D, top=5)
+    )
+    rows["k = -1"] = accuracy_row(evaluate(truth, D, k=-1.0))
     best_k = SourceSelector(truth.catalog(), metric="precomputed").fit(
         D[~truth.training], truth.improvement[~truth.training]
     )
-    rows[f"the best k for these targets ({best_k.k_:.2f})"] = row_of(
+    rows[f"the best k for these targets ({best_k.k_:.2f})"] = accuracy_row(
         evaluate(truth, D, k=best_k.k_)
     )
     for seed, table in truth.by_seed.items():
-        rows[f"seed {seed} alone"] = row_of(evaluate(truth, D, table=table))
-    rows[f"seed 0 alone, {truth.long_steps} steps in place of {truth.steps}"] = row_of(
-        evaluate(truth, D, table=truth.long)
+        rows[f"seed {seed} alone"] = accuracy_row(evaluate(truth, D, table=table))
+    rows[f"seed 0 alone, {truth.long_steps} steps in place of {truth.steps}"] = (
+        accuracy_row(evaluate(truth, D, table=truth.long))
     )
-    rows["number of classes in place of size"] = row_of(
+    rows["number of classes in place of size"] = accuracy_row(
         evaluate(truth, D, sizes=truth.n_classes)
     )
-    rows["size times number of classes"] = row_of(
+    rows["size times number of classes"] = accuracy_row(
         evaluate(truth, D, sizes=truth.sizes * truth.n_classes)
     )
-    rows["no size at all (nearest, B5)"] = row_of(evaluate(truth, D), "nearest (B5)")
+    for whose, chosen_rows in [("training", truth.training), ("held-out", held)]:
+        quality = truth.improvement[chosen_rows].mean()
+        oracle = ", which no one knows beforehand" if whose == "held-out" else ""
+        rows[f"mean improvement on {whose} targets in place of log size{oracle}"] = (
+            accuracy_row(evaluate(truth, D, sizes=np.exp(10 * quality)))
+        )
+    rows["no size at all (nearest, B5)"] = accuracy_row(
+        evaluate(truth, D), "nearest (B5)"
+    )
     names = [name for name in truth.sizes.index if name != MERGED]
-    rows["without the merged source"] = row_of(evaluate(truth, D, names=names))
+    rows["without the merged source"] = accuracy_row(evaluate(truth, D, names=names))
     large = [name for name in names if not name.endswith("_few")]
-    rows["without small and merged sources"] = row_of(evaluate(truth, D, names=large))
+    rows["without small and merged sources"] = accuracy_row(
+        evaluate(truth, D, names=large)
+    )
     frame = pd.DataFrame(rows).T.rename_axis("change")
     frame.to_csv(RESULTS / "effects.csv", float_format="%.5f")
     report.table(frame)
-    held = ~truth.training
+    report.add(
+        "Rows with other training targets, seeds, steps or sources are judged by their "
+        "own truth, so their accuracy and regret do not compare with the first row."
+    )
     pairs = [
         spearman_score(a[held][truth.sizes.index], b[held][truth.sizes.index])
         for i, a in truth.by_seed.items()
@@ -463,22 +412,26 @@ def figures(truth, chosen):
     y = truth.improvement
     save(
         KCurveDisplay.from_predictions({m: s.k_curve_ for m, s in fitted.items()}),
-        "figure1_k_curves",
+        FIGURES / "figure1_k_curves.png",
         f"training targets, {reference}",
     )
     save(
         SizeSimilarityDisplay.from_predictions(
             truth.sizes, D[held], y[held], metric=metric, standardize=True
         ),
-        "figure4_size_similarity",
+        FIGURES / "figure4_size_similarity.png",
         "held-out targets",
     )
-    save(SourceSizesDisplay.from_estimator(p2l), "figure5_sizes", "sources")
+    save(
+        SourceSizesDisplay.from_estimator(p2l),
+        FIGURES / "figure5_sizes.png",
+        "sources",
+    )
     save(
         ScoreImprovementDisplay.from_estimator(
             p2l, D[held], y[held], target_names=list(y.index[held])
         ),
-        "figure6_scores",
+        FIGURES / "figure6_scores.png",
         "held-out targets",
     )
     catalog = truth.catalog()
@@ -491,7 +444,7 @@ def figures(truth, chosen):
         everyone[name] = selector.fit(D[truth.training], y[truth.training])
     save(
         PicksDisplay.from_estimator(everyone, D[held], y[held]),
-        "figure7_picks",
+        FIGURES / "figure7_picks.png",
         "held-out targets",
     )
     save(
@@ -503,21 +456,15 @@ def figures(truth, chosen):
             metric=metric,
             target_names=list(y.index),
         ),
-        "figure8_merged",
+        FIGURES / "figure8_merged.png",
         "all targets",
     )
     target = "vegetables"
     save(
         RankingDisplay.from_estimator(p2l, D.loc[[target]]),
-        "ranking",
+        FIGURES / "ranking.png",
         f"ranking for {target}",
     )
-
-
-def save(display, name, title):
-    display.ax_.set_title(title)
-    display.figure_.savefig(FIGURES / f"{name}.png", dpi=80)
-    plt.close(display.figure_)
 
 
 def elsewhere(report):
@@ -547,7 +494,7 @@ def elsewhere(report):
         baseline=baseline,
     )
     report.add("T5 soft prompts, 17 × 16, cityblock distance of the mean prompts:")
-    summarize(report, result)
+    report.summary(result, "accuracy")
 
     frame = pd.read_csv(folder / "xpos_udpos.csv")
     performance = frame.pivot(
@@ -566,7 +513,7 @@ def elsewhere(report):
         "distance left out; performances themselves, as no one was trained without a "
         "source, so B4 is 0 here:"
     )
-    summarize(report, result)
+    report.summary(result, "accuracy")
 
 
 if __name__ == "__main__":
