@@ -37,7 +37,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Fine-tune the source that fits a target best, as a classifier.
 
     The chosen source's network gets a fresh last layer of the target's size, starting
-    at zero, which learns at `learning_rate`, while the layers before it learn at
+    at zero (its bias, for multilabel targets, at the log odds of the labels), which
+    learns at `learning_rate`, while the layers before it learn at
     ``body_learning_rate_multiplier`` times that (paper, section 4.2). Training is
     stochastic gradient descent with momentum and a step schedule (section 4.1).
 
@@ -310,7 +311,10 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         self.source_ = self._choose_source(X)
         network, self.backbone_ = self._open_network(networks, X, seed)
         network.reset_classifier(
-            len(self.classes_), zero=self.source_ is not None, seed=seed
+            len(self.classes_),
+            zero=self.source_ is not None,
+            bias_init=_log_odds(targets) if self._multilabel else None,
+            seed=seed,
         )
         self.image_size_ = network.image_size
         inputs = network.prepare(self._read(network, X), len(targets))
@@ -710,6 +714,16 @@ def _check_samples(X):
             f"X must be the samples of one target, got one path, {os.fspath(X)!r}; "
             "pass a list with the path of each image, in the order of y."
         )
+
+
+def _log_odds(indicator):
+    """Log odds of each label, pulled a little towards even.
+
+    From even odds, the first steps would only teach the network that labels are rare,
+    and may silence its last rectifiers for good.
+    """
+    counts = indicator.sum(axis=0)
+    return np.log((counts + 0.5) / (len(indicator) - counts + 0.5))
 
 
 def _validation_part(targets, fraction, rng):

@@ -1,5 +1,7 @@
 """The small contract that every network here keeps."""
 
+import numpy as np
+import torch
 from torch import nn
 
 from sklearn_p2l.networks.devices import seeded
@@ -28,13 +30,19 @@ class Network(nn.Module):
         self.head = head
 
     def reset_classifier(
-        self, num_classes: int, *, zero: bool = False, seed: int = 0
+        self,
+        num_classes: int,
+        *,
+        zero: bool = False,
+        bias_init: np.ndarray | None = None,
+        seed: int = 0,
     ) -> None:
         """Replace the last layer by a fresh one for `num_classes` classes.
 
         A random one sends gradients into the layers before it that have nothing to do
         with the task, and the more the larger their features are. `zero` starts it at
-        0, so that trained layers are left alone until it has learned something.
+        0, so that trained layers are left alone until it has learned something; so
+        does `bias_init`, where it holds the log odds of rare labels.
         """
         parent, _, name = self.head.rpartition(".")
         old = self.model.get_submodule(self.head)
@@ -49,6 +57,9 @@ class Network(nn.Module):
         if zero:
             for parameter in new.parameters():
                 nn.init.zeros_(parameter)
+        if bias and bias_init is not None:
+            with torch.no_grad():
+                new.bias.copy_(torch.from_numpy(bias_init))
         container = self.model.get_submodule(parent)
         setattr(container, name, new.to(old.weight.device))
         # SqueezeNet rectifies its logits, which a fresh layer may not survive.
