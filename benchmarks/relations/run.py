@@ -1,0 +1,200 @@
+"""Measure transfer among relation subtasks. CPU suffices, and it can be stopped.
+
+    python benchmarks/relations/run.py --folder work/relations --n-jobs 2
+
+trains a PCNN on each subtask, fine-tunes each of them on every target, and writes the
+tables that `evaluate.py` works on into benchmarks/relations/results/. The text is found
+through SKLEARN_P2L_DATA.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.multiclass import OneVsRestClassifier
+from tasks import load_semeval, load_tasks
+
+from sklearn_p2l import DatasetEmbedder, FineTuner
+from sklearn_p2l.datasets import tokenize
+from sklearn_p2l.divergence import NON_NEGATIVE, pairwise_divergence
+from sklearn_p2l.ground_truth import measure_improvement, train_sources
+
+RESULTS = Path(__file__).parent / "results"
+METRICS = ["kl", "js", "chi2", "euclidean", "cityblock"]
+REFERENCE = "hasLocation"  # the largest source
+SEEDS = (0, 1, 2)
+SETTINGS = dict(backbone="pcnn", learning_rate=0.1, weight_decay=1e-5)
+SCHEDULE = dict(step_size=0.25, gamma=0.3)
+SOURCE_TUNER = FineTuner(batch_size=32, **SETTINGS, **SCHEDULE)
+SOURCE_STEPS = 10_000
+# Until the loss on a validation part no longer falls, and in any case so many steps.
+CONVERGED = FineTuner(
+    batch_size=32,
+    early_stopping=True,
+    validation_fraction=0.15,
+    n_iter_no_change=10,
+    **SETTINGS,
+    **SCHEDULE,
+)
+CONVERGED_STEPS = 3000
+# What the picture depends on, one change at a time, with one seed.
+FIXED = clone(CONVERGED).set_params(early_stopping=False)
+VARIANTS = {
+    "converged": (CONVERGED, CONVERGED_STEPS, SEEDS),
+    "short": (FIXED, 300, SEEDS[:1]),
+    "full rate": (
+        clone(CONVERGED).set_params(body_learning_rate_multiplier=1.0),
+        CONVERGED_STEPS,
+        SEEDS[:1],
+    ),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", required=True, help="for weights and records")
+    parser.add_argument("--n-jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only count and estimate"
+    )
+    options = parser.parse_args()
+    folder = Path(options.folder)
+    tasks = load_tasks()
+
+    # 1. The sources. The largest one is also the reference network.
+    sources = {
+        name: (t["source"].bags, t["source"].y, t["test"].bags, t["test"].y)
+        for name, t in tasks.items()
+    }
+    arguments = dict(folder=folder / "sources", n_steps=SOURCE_STEPS)
+    anything = DatasetEmbedder("pcnn", weights=None, random_state=0)
+    reference = train_sources(
+        {REFERENCE: sources[REFERENCE]}, SOURCE_TUNER, embedder=anything, **arguments
+    )[0].checkpoint
+    zoo = train_sources(
+        sources,
+        SOURCE_TUNER,
+        embedder=DatasetEmbedder(reference),
+        n_jobs=options.n_jobs,
+        **arguments,
+    )
+
+    # 2. The matrix: every source, and random weights, on every target.
+    targets = {
+        name: (t["target"].bags, t["target"].y, t["test"].bags, t["test"].y)
+        for name, t in tasks.items()
+    }
+    measured = {
+        variant: measure_improvement(
+            targets,
+            zoo,
+            tuner,
+            folder=folder / variant.replace(" ", "_"),
+            seeds=seeds,
+            n_steps=n_steps,
+            n_jobs=options.n_jobs,
+            dry_run=options.dry_run,
+        )
+        for variant, (tuner, n_steps, seeds) in VARIANTS.items()
+    }
+    if not options.dry_run:
+        RESULTS.mkdir(exist_ok=True)
+        write_measured(measured)
+        write_tasks(tasks, zoo)
+        write_divergences(tasks, reference)
+        write_sanity()
+
+
+def write_measured(measured):
+    columns = ["variant", "target", "source", "seed", "performance", "epochs"]
+    columns += ["train_loss", "seconds"]
+    records = pd.concat(
+        bunch.records.assign(variant=variant) for variant, bunch in measured.items()
+    )
+    records = records.sort_values(["variant", "target", "seed"], kind="stable")
+    records["source"] = records["source"].fillna("none")
+    records["performance"] = records["performance"].round(5)
+    records["train_loss"] = records["train_loss"].round(4)
+    records["seconds"] = records["seconds"].round(2)
+    records[columns].to_csv(RESULTS / "measured.csv", index=False)
+
+
+def write_tasks(tasks, zoo):
+    rows = [
+        {
+            "subtask": name,
+            "n_relations": task["source"].y.shape[1],
+            **{f"{part}_pairs": len(task[part].bags) for part in task},
+            **{f"{part}_positives": len(task[part].positives) for part in task},
+            "source_auc_pr": round(zoo[i].metadata["validation_score"], 5),
+        }
+        for i, (name, task) in enumerate(tasks.items())
+    ]
+    pd.DataFrame(rows).to_csv(RESULTS / "subtasks.csv", index=False)
+
+
+def write_divergences(tasks, reference):
+    """Divergences of all targets from all sources, for several kinds of summary."""
+    tables = []
+    for layer in ("features", "contexts"):
+        embedder = DatasetEmbedder(reference, layer=layer, verbose=1)
+        for pairs in ("all", "positives"):
+            of = {
+                part: [
+                    t[part].bags if pairs == "all" else t[part].positives
+                    for t in tasks.values()
+                ]
+                for part in ("source", "target")
+            }
+            S = embedder.fit_transform(of["source"])
+            T = embedder.transform(of["target"])
+            for metric in METRICS:
+                if metric in NON_NEGATIVE and layer == "contexts":
+                    continue  # these have a sign
+                D = pairwise_divergence(T, S, metric=metric)
+                table = pd.DataFrame(D, columns=list(tasks))
+                for i, column in enumerate([layer, pairs, metric, list(tasks)]):
+                    name = ["layer", "pairs", "metric", "target"][i]
+                    table.insert(i, name, column)
+                tables.append(table)
+    frame = pd.concat(tables)
+    frame.to_csv(RESULTS / "divergences.csv", index=False, float_format="%.8g")
+
+
+def write_sanity():
+    """The network against words without their order, on SemEval-2010 task 8."""
+    bags, y, test = load_semeval()
+    texts = [" ".join(tokenize(bag.contexts[0].text)[0]) for bag in bags]
+    X = TfidfVectorizer(token_pattern=r"\S+").fit_transform(texts)
+    train, test = np.flatnonzero(~test), np.flatnonzero(test)
+    y_train, y_test = y[train], y[test]
+    words = OneVsRestClassifier(LogisticRegression(C=10)).fit(X[train], y_train)
+    tuner = clone(SOURCE_TUNER).set_params(source=None, epochs=16, random_state=0)
+    tuner.fit([bags[i] for i in train], y_train)
+    rows = []
+    for name, scores in [
+        ("bag of words, logistic regression", words.decision_function(X[test])),
+        ("PCNN", tuner.decision_function([bags[i] for i in test])),
+    ]:
+        of_any = y_test.any(axis=1)
+        right = scores[of_any].argmax(axis=1) == y_test[of_any].argmax(axis=1)
+        rows.append(
+            {
+                "method": name,
+                "auc_pr": average_precision_score(y_test, scores, average="micro"),
+                "accuracy": right.mean(),
+                "n_train": len(train),
+                "n_test": len(test),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.to_csv(RESULTS / "sanity.csv", index=False, float_format="%.5f")
+
+
+if __name__ == "__main__":
+    main()
