@@ -53,7 +53,15 @@ TARGETS = {
         "opera of": ["{1} , an opera that {2} composed", "{2} set {1} to music"],
     },
 }
-NOTHING = ["{1} and {2} were named in one list", "{1} was mentioned , and so was {2}"]
+# What two entities may also have to do with one another: nothing that counts here.
+NOTHING = [
+    "{1} and {2} were named in one list",
+    "{1} was mentioned , and so was {2}",
+    "{1} is not far from what {2} had in mind",
+    "{2} saw {1} , but never wrote or spoke of it",
+    "{1} lies on the desk of {2}",
+    "{2} read about {1} in the house by the river",
+]
 OPENINGS = ["", "as is well known , ", "in 1912 ", "they say that ", "today "]
 ENDINGS = [" .", " in those days .", " , it is said .", " , and so it stayed ."]
 SYLLABLES = ["ka", "lo", "mi", "ru", "ten", "vor", "zel", "dan", "pu", "shi"]
@@ -99,7 +107,7 @@ folder = Path(tempfile.mkdtemp(prefix="p2l-"))
 settings = dict(backbone="pcnn", learning_rate=0.1, batch_size=16, random_state=0)
 
 # 1. A zoo: one network for each source, the largest one being the reference network.
-sizes = {"places": 1500, "people": 900, "works": 1200}
+sizes = {"places": 1200, "people": 700, "works": 900}
 bags = {name: corpus(PATTERNS[name], n) for name, n in sizes.items()}
 for name in sizes:
     tuner = FineTuner(source=None, epochs=6, **settings)
@@ -121,10 +129,10 @@ p2l.fit(list(bags.values()))
 for name, relations in TARGETS.items():
     pool = corpus(relations, 1200)
     labels = relation_labels(pool).y
-    small = sample_target(labels[:600], random_state=0)  # 20 pairs for each relation
+    small = sample_target(labels[:600], n_positives=6, random_state=0)  # of each relation
     X, y = [pool[i] for i in small], labels[small]
     test, y_test = pool[600:], labels[600:]
-    tuner = FineTuner(FrozenEstimator(p2l), zoo, epochs=20, **settings).fit(X, y)
+    tuner = FineTuner(FrozenEstimator(p2l), zoo, epochs=25, **settings).fit(X, y)
     print(f"\n{name}: {len(X)} pairs, ranking {', '.join(tuner.ranking_)}")
 
     # 3. Was it right? Start from everything else, too.
@@ -132,7 +140,7 @@ for name, relations in TARGETS.items():
     print(f"  {tuner.source_ + ' (the pick)':18}{tuner.score(test, y_test):38.3f}")
     for source in (None, *zoo.names):
         if source != tuner.source_:
-            other = FineTuner(sources=zoo, source=source, epochs=20, **settings)
+            other = FineTuner(sources=zoo, source=source, epochs=25, **settings)
             score = other.fit(X, y).score(test, y_test)
             print(f"  {source or 'random weights':18}{score:38.3f}")
 print(f"\nDone in {time.perf_counter() - start:.0f} s.")

@@ -1,7 +1,9 @@
-"""The transfer benchmark: its tasks are what they claim, its report is computed."""
+"""Benchmarks: their tasks are what they claim, their reports are computed."""
 
 import importlib.util
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,12 +11,12 @@ import numpy as np
 import pytest
 from conftest import real_file, real_images
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "transfer"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def load(name):
+def load(benchmark, name):
     spec = importlib.util.spec_from_file_location(
-        f"transfer_{name}", FOLDER / f"{name}.py"
+        f"{benchmark}_{name}", BENCHMARKS / benchmark / f"{name}.py"
     )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
@@ -25,7 +27,7 @@ def load(name):
 @pytest.mark.slow
 def test_no_image_and_no_group_serves_twice():
     real_file("data", "images", "hand_shapes.npz")
-    tasks = load("tasks")
+    tasks = load("transfer", "tasks")
     sources, targets = tasks.load_tasks()
     parts = {
         **{
@@ -55,26 +57,52 @@ def test_no_image_and_no_group_serves_twice():
 
 
 @pytest.mark.slow
-def test_report_is_what_the_tables_give(tmp_path, monkeypatch):
+@pytest.mark.parametrize("benchmark, n_figures", [("transfer", 7), ("relations", 5)])
+def test_report_is_what_the_tables_give(benchmark, n_figures, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    evaluate = load("evaluate")
+    evaluate, folder = load(benchmark, "evaluate"), BENCHMARKS / benchmark
     monkeypatch.setattr(evaluate, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(evaluate, "FIGURES", tmp_path)
     monkeypatch.setattr(evaluate, "HERE", tmp_path)
-    monkeypatch.setattr(evaluate, "DATA", tmp_path / "absent")
-    (tmp_path / "results").mkdir()
-    for name in ("measured", "targets", "sources", "divergences"):
-        text = (FOLDER / "results" / f"{name}.csv").read_text()
-        (tmp_path / "results" / f"{name}.csv").write_text(text)
+    monkeypatch.setattr(evaluate, "DATA", tmp_path / "absent", raising=False)
+    shutil.copytree(folder / "results", tmp_path / "results")
     evaluate.main()
     number = re.compile(r"-?\d+\.\d+|-?inf")
     computed = (tmp_path / "RESULTS.md").read_text()
-    committed = (FOLDER / "RESULTS.md").read_text()
-    committed = committed[: committed.find("\n\n## Transfer matrices of others")] + "\n"
-    assert number.sub("x", computed) == number.sub("x", committed)
+    committed = (folder / "RESULTS.md").read_text()
+    committed = committed.split("\n\n## Transfer matrices of others")[0].rstrip()
+    assert number.sub("x", computed.rstrip()) == number.sub("x", committed)
     np.testing.assert_allclose(
         [float(n) for n in number.findall(computed)],
         [float(n) for n in number.findall(committed)],
         atol=0.0021,
     )
-    assert len(list(tmp_path.glob("figure*.png"))) == 6
+    assert len(list(tmp_path.glob("*.png"))) == n_figures
+
+
+@pytest.mark.slow
+def test_relation_sources_never_see_the_text_of_a_target():
+    real_file("data", "relations", "contexts.tsv.gz")
+    tasks = load("relations", "tasks")
+    seen = {}
+    for name, parts in tasks.load_tasks().items():
+        for part, data in parts.items():
+            for bag in data.bags:
+                for context in bag.contexts:
+                    for key in (context.text.lower(), tasks.document(context)):
+                        assert seen.setdefault(key, part) == part
+        positives = {part: data.y.sum(axis=0) for part, data in parts.items()}
+        assert positives["target"].max() < 100 <= positives["source"].max()
+        n_negatives = (~parts["target"].y.any(axis=1)).sum()
+        assert n_negatives == 10 * len(parts["target"].positives), name
+        assert all((counts > 0).all() for counts in positives.values())
+    assert len(seen) > 50_000
+
+
+@pytest.mark.slow
+def test_relation_example_runs():
+    script = BENCHMARKS.parent / "examples" / "relations.py"
+    command = [sys.executable, "-W", "error", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("(the pick)") == 2 and "Done in" in result.stdout
