@@ -42,6 +42,40 @@ def draw_legend(ax, *, title=None, handles=None, outside=True):
     return legend.get_title()
 
 
+def label_points(ax, x, y, names):
+    """Write names beside points, each where it covers least of what is there."""
+    if not names:
+        return []
+    ax.figure.draw_without_rendering()  # so that all has its place
+    points = ax.transData.transform(np.column_stack([x, y]))
+    taken = [(px - 4, py - 4, px + 4, py + 4) for px, py in points]
+    labels = []
+    for name, *point in zip(names, x, y):
+        style = {"textcoords": "offset points", "va": "center", "fontsize": "small"}
+        label = ax.annotate(name, point, (0, 0), **style)
+        places = []
+        for up in sorted(range(-30, 31, 6), key=abs):
+            for right in (True, False):
+                label.set_position((6 if right else -6, up))
+                label.set_horizontalalignment("left" if right else "right")
+                box = label.get_window_extent().extents
+                covered = sum(_overlap(box, other) for other in taken)
+                covered += 100 * (not ax.bbox.containsx(box[0 if not right else 2]))
+                places.append((covered, abs(up), not right, up, box))
+        _, _, left, up, box = min(places, key=lambda place: place[:4])
+        label.set_position((-6 if left else 6, up))
+        label.set_horizontalalignment("right" if left else "left")
+        taken.append(box)
+        labels.append(label)
+    return labels
+
+
+def _overlap(box, other):
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    return max(width, 0) * max(height, 0)
+
+
 def drawn(display, ax):
     display.ax_, display.figure_ = ax, ax.figure
     return display

@@ -19,6 +19,7 @@ from sklearn_p2l.plotting._drawing import (
     divergences_of,
     draw_legend,
     drawn,
+    label_points,
     metric_suffix,
     new_axes,
 )
@@ -384,26 +385,12 @@ class SourceComparisonDisplay:
         self.losses_ = points(y < 0, f"{self.reference} wins", RED, "v")
         self.ties_ = points(y == 0, "tie", "grey", "o")
         shown = np.flatnonzero(known) if self.target_names else []
-        # Slanted away from the zero line and from the nearer side.
-        self.labels_ = []
-        for i in shown:
-            on_right = x[i] > (x[shown].min() + x[shown].max()) / 2
-            label = ax.annotate(
-                self.target_names[i],
-                (x[i], y[i]),
-                (-4 if on_right else 4, -4 if y[i] < 0 else 4),
-                textcoords="offset points",
-                ha="right" if on_right else "left",
-                va="center",
-                rotation=-30 if on_right == (y[i] >= 0) else 30,
-                rotation_mode="anchor",
-                fontsize="small",
-            )
-            self.labels_.append(label)
-        ax.margins(x=0.1, y=0.2 if self.labels_ else 0.1)
+        ax.margins(x=0.15, y=0.1)
         ax.set_xlabel(f"divergence from {self.reference}{metric_suffix(self.metric)}")
         ax.set_ylabel(f"improvement by {self.source}\n− by {self.reference}")
         self.text_ = draw_legend(ax, title=f"ρ = {rho:.2f}")
+        names = [self.target_names[i] for i in shown]
+        self.labels_ = label_points(ax, x[shown], y[shown], names)
         return drawn(self, ax)
 
     @classmethod
