@@ -129,7 +129,9 @@ p2l.fit(list(bags.values()))
 for name, relations in TARGETS.items():
     pool = corpus(relations, 1200)
     labels = relation_labels(pool).y
-    small = sample_target(labels[:600], n_positives=6, random_state=0)  # of each relation
+    small = sample_target(
+        labels[:600], n_positives=6, random_state=0
+    )  # of each relation
     X, y = [pool[i] for i in small], labels[small]
     test, y_test = pool[600:], labels[600:]
     tuner = FineTuner(FrozenEstimator(p2l), zoo, epochs=25, **settings).fit(X, y)

@@ -505,7 +505,7 @@ def test_memory_repeats_warnings(datasets, tmp_path):
 
 def test_progress(datasets, capsys):
     small(verbose=1).fit_transform(datasets)
-    assert "48/" in capsys.readouterr().err.replace(" images", "/")
+    assert "48/" in capsys.readouterr().err.replace(" samples", "/")
 
 
 def test_mean_streams_in_constant_memory():

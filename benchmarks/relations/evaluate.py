@@ -223,14 +223,14 @@ def dependence(report, truth):
             "mean over sources": np.nanmean(truth.without_self(table)),
             "transfer is better": f"{(cells > 0).mean():.0%}",
             "ρ of its ranking with the converged one": spearman_score(
-                truth.improvement(), truth.improvement(table)
+                truth.improvement(), truth.improvement(table).fillna(0)
             ),
         }
     report.table(pd.DataFrame(training).T.rename_axis("training"))
     seeds = [t for (v, _), t in truth.by_seed.items() if v == "converged"]
     if len(seeds) > 1:
         pairs = [
-            spearman_score(truth.improvement(a), truth.improvement(b))
+            spearman_score(truth.improvement(a), truth.improvement(b).fillna(0))
             for i, a in enumerate(seeds)
             for b in seeds[i + 1 :]
         ]
