@@ -263,8 +263,8 @@ def throughput(report):
     )
     report.table(pd.read_csv(RESULTS / "network.csv").set_index("what"), digits=2)
     report.add(
-        "From `network.py`: contexts a second, as median of five turns; the ratio is to "
-        "the same network with all contexts of a batch padded to the longest."
+        "From `network.py`: contexts a second, the median of five turns; the ratio is "
+        "to the same network with all contexts of a batch padded to the longest."
     )
 
 
