@@ -1,5 +1,6 @@
 """What a dataset is, and small real ones for examples and tests."""
 
+from sklearn_p2l.datasets._bags import Bag, Context, bag_batches, is_bags, read_bags
 from sklearn_p2l.datasets._content import content_key
 from sklearn_p2l.datasets._images import (
     IMAGE_EXTENSIONS,
@@ -8,20 +9,13 @@ from sklearn_p2l.datasets._images import (
     list_images,
 )
 from sklearn_p2l.datasets._relations import (
-    Bag,
-    Context,
-    bag_batches,
-    build_vocabulary,
-    is_bags,
-    read_bags,
-    read_word_vectors,
     relation_labels,
     sample_target,
     subtask_labels,
     text_groups,
-    tokenize,
 )
 from sklearn_p2l.datasets._small_tasks import load_small_tasks
+from sklearn_p2l.datasets._words import build_vocabulary, read_word_vectors, tokenize
 
 __all__ = [
     "IMAGE_EXTENSIONS",

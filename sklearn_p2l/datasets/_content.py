@@ -6,8 +6,8 @@ import joblib
 import numpy as np
 from PIL import Image
 
+from sklearn_p2l.datasets._bags import is_bags
 from sklearn_p2l.datasets._images import ImageError, expand, is_sequence, read_image
-from sklearn_p2l.datasets._relations import is_bags
 
 
 def content_key(dataset):
