@@ -411,7 +411,7 @@ def test_signed_features_are_refused_by_kl(corpus, labels, tmp_path):
 def test_images_and_text_are_not_mixed_up(corpus, labels):
     images = np.zeros((4, 16, 16), np.uint8)
     text = DatasetEmbedder("pcnn", weights=None, random_state=0).fit([corpus])
-    with pytest.raises(ValueError, match="dataset 0: .* relation bags only"):
+    with pytest.raises(ValueError, match="dataset 0: .* a sequence of Bag"):
         text.transform([images])
     pixels = DatasetEmbedder("small_resnet", weights=None, image_size=16).fit([images])
     with pytest.raises(ValueError, match="dataset 0: image 0 must be .* got Bag"):
@@ -420,8 +420,36 @@ def test_images_and_text_are_not_mixed_up(corpus, labels):
         text.transform(corpus)
     with pytest.raises(ValueError, match="augment must be None for text"):
         scratch(augment="shift", epochs=1).fit(corpus, labels)
-    with pytest.raises(ValueError, match="relation bags only"):
+    with pytest.raises(ValueError, match="must be a sequence of Bag"):
         FineTuner(source=None, backbone="pcnn").fit(images, [0, 1, 0, 1])
+
+
+def test_weights_of_another_architecture_are_refused(corpus, labels, tmp_path):
+    path = tmp_path / "text.safetensors"
+    tuner = scratch(epochs=1).fit(corpus, labels)
+    tuner.to_source("s", embedding=[1.0], checkpoint=path)
+    with pytest.raises(ValueError, match="must fit the architecture, got keys"):
+        DatasetEmbedder("small_resnet", weights=path).fit([corpus])
+    by_name = DatasetEmbedder("pcnn", weights=path).fit([corpus])
+    assert by_name.fingerprint_ == DatasetEmbedder(path).fit([corpus]).fingerprint_
+
+
+def test_arrays_of_bags_have_a_vocabulary_too(corpus, labels):
+    array = np.empty(len(corpus), object)
+    array[:] = corpus
+    expected = scratch(epochs=1).fit(corpus, labels).predict_proba(corpus[:9])
+    tuner = scratch(epochs=1).fit(array, labels)
+    assert_array_equal(tuner.predict_proba(array[:9]), expected)
+
+
+def test_macro_average_on_request(corpus, labels, tmp_path):
+    search = GridSearchCV(
+        scratch(), {"epochs": [3]}, scoring="average_precision", cv=2, refit=True
+    ).fit(corpus, labels)
+    tuner = search.best_estimator_
+    macro = average_precision_score(labels, tuner.predict_proba(corpus))
+    assert search.score(corpus, labels) == pytest.approx(macro)
+    assert 0 < search.best_score_ <= 1
 
 
 def test_tsv_files_are_datasets(tmp_path):

@@ -204,6 +204,15 @@ def test_values_are_checked():
     with pytest.raises(ValueError, match="must not cross"):
         Context(TEXT, (0, 10), (6, 13))
     Context(TEXT, (0, 20), (14, 20))  # one within the other is fine
+    assert Context(TEXT, [0, np.int64(5)], (14, 20)) == Context(TEXT, (0, 5), (14, 20))
+    for wrong in ((0, 2.5), (0,), None, "05"):
+        with pytest.raises(ValueError, match="span_1 must be two integers"):
+            Context(TEXT, wrong, (14, 20))
+    with pytest.raises(ValueError, match="text must be a str, got bytes"):
+        Context(b"Paris", (0, 1), (2, 3))
+    for wrong in (None, ["text"], Context(TEXT, (0, 5), (14, 20))):
+        with pytest.raises(ValueError, match=r"contexts must be .*; pass \[Context"):
+            Bag("a", "b", wrong)
     one = bag("<r")
     assert pickle.loads(pickle.dumps(one)) == one
 
@@ -225,17 +234,23 @@ def test_real_file():
 
 
 def test_what_is_a_dataset_of_bags(tmp_path):
+    pd = pytest.importorskip("pandas")
     bags = [bag(), bag(">r")]
     path = write(tmp_path / "x.tsv", [line("A", "B"), line("A", "C"), line("B", "C")])
     assert is_bags(bags) and is_bags(path) and is_bags("x.TSV.gz")
     assert not is_bags([]) and not is_bags(np.zeros((2, 2))) and not is_bags("folder")
     assert not is_features(bags)
+    array = np.empty(2, object)
+    array[:] = bags
+    for form in (array, pd.Series(bags), tuple(bags)):
+        assert is_bags(form) and content_key(form) == content_key(bags)
+        assert list(bag_batches(form, 5)) == [bags]
     assert [len(b) for b in bag_batches(path, 2)] == [2, 1]
     assert [b for batch in bag_batches(bags, 1) for b in batch] == bags
     for wrong, told in [
         ([], "at least one bag"),
         ([bag(), "text"], "relation bags only, got str"),
-        (np.zeros((3, 8, 8)), "relation bags only, got ndarray"),
+        (np.zeros((3, 8, 8)), "must be a sequence of Bag"),
         ("folder", r"\.tsv or \.tsv\.gz file, got 'folder'"),
         (3, "must be a sequence of Bag"),
     ]:
@@ -358,6 +373,7 @@ def test_groups_never_share_text():
     groups = text_groups(bags, document=url_of)
     assert groups.tolist() == [0, 0, 0, 1, 1, 1, 2, 3]
     assert text_groups(bags).tolist() == [0, 0, 1, 2, 2, 3, 4, 5]
+    assert text_groups(iter(bags)).shape == (8,) and text_groups([]).shape == (0,)
 
 
 def test_split_by_groups_is_disjoint():

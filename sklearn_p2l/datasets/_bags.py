@@ -4,6 +4,7 @@ A sample is a pair of entities with all the text that mentions both of them; its
 are the relations between them (paper, section 3.3). Nothing here imports torch.
 """
 
+import operator
 import os
 import re
 import warnings
@@ -51,6 +52,10 @@ class Context:
     url: str = ""
 
     def __post_init__(self):
+        if not isinstance(self.text, str):
+            raise ValueError(f"text must be a str, got {type(self.text).__name__}.")
+        for name in ("span_1", "span_2"):
+            object.__setattr__(self, name, _as_span(getattr(self, name), name))
         (start_1, end_1), (start_2, end_2) = self.span_1, self.span_2
         for name, start, end in (("1", start_1, end_1), ("2", start_2, end_2)):
             if not 0 <= start < end <= len(self.text):
@@ -110,13 +115,32 @@ class Bag:
                 f"relations must be a sequence of str, got one str; pass "
                 f"[{self.relations!r}]."
             )
-        object.__setattr__(self, "contexts", tuple(self.contexts))
-        object.__setattr__(self, "relations", tuple(self.relations))
+        if not isinstance(self.contexts, (list, tuple)) or not all(
+            isinstance(context, Context) for context in self.contexts
+        ):
+            raise ValueError(
+                "contexts must be a sequence of Context, got "
+                f"{self.contexts!r:.80}; pass [Context(text, span_1, span_2)]."
+            )
         if not self.contexts:
             raise ValueError(
                 f"a bag must have at least one context, got none for {self.id_1!r} and "
                 f"{self.id_2!r}."
             )
+        object.__setattr__(self, "contexts", tuple(self.contexts))
+        object.__setattr__(self, "relations", tuple(self.relations))
+
+
+def _as_span(span, name):
+    if type(span) is tuple and len(span) == 2 and type(span[0]) is type(span[1]) is int:
+        return span
+    try:
+        start, end = map(operator.index, span)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be two integers, start and end, got {span!r}."
+        ) from error
+    return start, end
 
 
 def read_bags(path, *, on_error="raise"):
@@ -274,8 +298,16 @@ def is_bags(dataset):
     """Tell whether a dataset holds relation bags: in memory, or in a TSV file."""
     if isinstance(dataset, (str, os.PathLike)):
         return os.fspath(dataset).lower().endswith((".tsv", ".tsv.gz"))
-    return isinstance(dataset, (list, tuple)) and any(
+    return _is_sequence(dataset) and any(
         isinstance(item, Bag) for item in islice(dataset, 1)
+    )
+
+
+def _is_sequence(dataset):
+    if hasattr(dataset, "to_numpy"):  # a Series
+        dataset = dataset.to_numpy()
+    return isinstance(dataset, (list, tuple)) or (
+        isinstance(dataset, np.ndarray) and dataset.dtype == object
     )
 
 
@@ -308,7 +340,7 @@ def bag_batches(dataset, batch_size, *, on_error="raise", skipped=None):
     if isinstance(dataset, (str, os.PathLike)) and is_bags(dataset):
         skipped = [] if skipped is None else skipped
         dataset = _read_bags(os.fspath(dataset), on_error, skipped)
-    elif not isinstance(dataset, (list, tuple, np.ndarray)):
+    elif not _is_sequence(dataset):
         raise ValueError(
             "a dataset for a relation network must be a sequence of Bag, or a .tsv or "
             f".tsv.gz file, got {dataset!r:.80}; read_bags makes bags from other files."

@@ -17,7 +17,7 @@ def content_key(dataset):
     values. Torch Datasets are not hashed: equal ones need not have equal hashes.
     """
     if is_bags(dataset):
-        if isinstance(dataset, (list, tuple)):
+        if not isinstance(dataset, (str, os.PathLike)):
             return joblib.hash([repr(bag) for bag in dataset])
         dataset = [dataset]
     dataset = expand(dataset)

@@ -258,6 +258,7 @@ def text_groups(bags, *, document=None):
     ... )
     array([0, 1, 0], dtype=int32)
     """
+    bags = list(bags)
     numbers, rows, columns = {}, [], []
     for i, bag in enumerate(bags):
         for context in bag.contexts:
@@ -267,8 +268,9 @@ def text_groups(bags, *, document=None):
                 if key[1]:
                     rows.append(i)
                     columns.append(numbers.setdefault(key, len(numbers)))
-    n_bags, n_keys = i + 1, len(numbers)
+    n_bags, n_keys = len(bags), len(numbers)
     shape = (n_bags + n_keys,) * 2
-    edges = (np.ones(len(rows), dtype=bool), (rows, np.add(columns, n_bags)))
+    columns = np.array(columns, dtype=np.int64) + n_bags
+    edges = (np.ones(len(rows), dtype=bool), (rows, columns))
     _, groups = connected_components(coo_array(edges, shape=shape), directed=False)
     return np.unique(groups[:n_bags], return_inverse=True)[1].astype(np.int32)

@@ -107,8 +107,6 @@ def _build(
             f"a {type(backbone).__name__} itself, which every clone would copy; pass "
             "the function that builds it."
         )
-    if "pcnn" in metadata:
-        return PCNN.from_metadata(metadata), Preprocessing()
     if isinstance(backbone, str) and backbone != "pcnn":
         return build_classifier(backbone)
     model = PCNN() if backbone == "pcnn" else backbone()
@@ -117,6 +115,8 @@ def _build(
             f"a backbone factory must return a torch nn.Module, got "
             f"{type(model).__name__}."
         )
-    if isinstance(model, PCNN) and bags and not model.vocabulary:
+    if isinstance(model, PCNN) and "pcnn" in metadata:
+        model = PCNN.from_metadata(metadata)
+    elif isinstance(model, PCNN) and len(bags) and not model.vocabulary:
         model.set_vocabulary(build_vocabulary(bags))
     return model, Preprocessing()
