@@ -21,9 +21,7 @@ from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l._summary import summarize
 from sklearn_p2l.datasets import (
     Bag,
-    bag_batches,
     content_key,
-    image_batches,
     is_features,
 )
 
@@ -350,20 +348,24 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         from sklearn_p2l import networks
 
         network, skipped = self._get_network(), []
-        read = bag_batches if network.takes == "bags" else image_batches
+        device = networks.choose_device(self.device)
 
         def counted():
-            for samples in read(
-                dataset, self.batch_size, on_error=self.on_error, skipped=skipped
+            for batch in network.read(
+                dataset,
+                self.batch_size,
+                on_error=self.on_error,
+                skipped=skipped,
+                ahead=device.type != "cpu",
             ):
-                yield samples
-                bar.update(len(samples))
+                yield batch
+                bar.update(len(batch))
 
         features = networks.extract_features(
             network,
             counted(),
             precision=self.precision,
-            device=networks.choose_device(self.device),
+            device=device,
         )
         return summarize(features, self.summary, self.proportion), skipped
 

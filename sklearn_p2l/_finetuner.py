@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from sklearn_p2l.catalog import Source, SourceCatalog
-from sklearn_p2l.datasets import bag_batches, image_batches, is_bags
+from sklearn_p2l.datasets import is_bags
 
 
 class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
@@ -317,7 +317,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             seed=seed,
         )
         self.image_size_ = network.image_size
-        inputs = network.prepare(self._read(network, X), len(targets))
+        inputs = network.prepare(network.read(X, self.batch_size), len(targets))
         rng = np.random.RandomState(seed)
         validation = np.empty(0, dtype=np.int64)
         if self.early_stopping:
@@ -632,10 +632,6 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         )
         return network, backbone
 
-    def _read(self, network, X):
-        read = bag_batches if network.takes == "bags" else image_batches
-        return read(X, self.batch_size)
-
     def _class_weight(self, targets):
         if self.class_weight is None:
             return None
@@ -680,8 +676,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             networks.set_weights(network.model, self.weights_)
             self._network = network
         _check_samples(X)
-        batches = map(self._network.preprocess, self._read(self._network, X))
         device = networks.choose_device(self.device)
+        batches = self._network.read(X, self.batch_size, ahead=device.type != "cpu")
         logits = networks.predict_logits(self._network, batches, self.precision, device)
         if not np.isfinite(logits).all():
             raise ValueError(

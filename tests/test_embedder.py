@@ -8,12 +8,14 @@ import pytest
 import torch
 from conftest import real_file, real_images
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from scipy.stats import trim_mean
 from sklearn import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, LeaveOneOut, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch import nn
+from torchvision import transforms
 
 from sklearn_p2l import (
     DatasetEmbedder,
@@ -22,6 +24,7 @@ from sklearn_p2l import (
     _summary,
     networks,
 )
+from sklearn_p2l.datasets import image_batches
 from sklearn_p2l.divergence import pairwise_divergence
 
 small = functools.partial(
@@ -483,6 +486,65 @@ def test_strips_do_not_explode(rng):
     assert batch.shape == (1, 3, 16, 16)
     middle = network.preprocess([strip[:, 1990:2010]])
     assert torch.equal(batch[..., 4:12], middle[..., 4:12])
+
+
+@pytest.mark.parametrize("shape", [(90, 60), (60, 90), (64, 64), (300, 20)])
+def test_preprocessing_is_that_of_torchvision(rng, shape):
+    """Pillow's resize and centre crop, but for rounding at the edge of the crop."""
+    image = rng.integers(0, 256, size=(*shape, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(image).resize((shape[1] * 2, shape[0] * 2)))
+    for size in (224, 48, 32):
+        network = networks.open_network("squeezenet1_1", weights=None, image_size=size)
+        rule = network.preprocessing
+        pil = transforms.Compose(
+            [transforms.Resize(rule.resize_size), transforms.CenterCrop(size)]
+        )(Image.fromarray(image))
+        got = network.preprocess([image])[0].permute(1, 2, 0).numpy()
+        assert np.abs(got.astype(int) - np.asarray(pil).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121"])
+def test_folding_batch_norm_changes_nothing_but_speed(name, rng):
+    network = networks.open_network(name, weights=None, image_size=64)
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    network.train(), network.eval()  # what was folded before has changed
+    images = rng.integers(0, 256, size=(5, 64, 64, 3), dtype=np.uint8)
+    batch = network.preprocess(images)
+    with torch.inference_mode():
+        hook_input = []
+        network.model.get_submodule(network.head).register_forward_pre_hook(
+            lambda module, args: hook_input.append(args[0])
+        )
+        network(batch)
+        expected = torch.cat(hook_input).numpy()
+        got = network.forward_features(batch).numpy()
+    assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    folded = network._fast_extractor.graph.nodes
+    n_left = sum("norm" in str(n.target) or "bn" in str(n.target) for n in folded)
+    n_all = sum(isinstance(m, nn.BatchNorm2d) for m in network.model.modules())
+    assert n_left <= n_all * 0.55  # densenet's norms stand before its convolutions
+
+
+def test_large_photos_are_decoded_at_a_reduced_size(tmp_path, rng):
+    small_image = rng.integers(0, 256, size=(20, 30, 3), dtype=np.uint8)
+    image = Image.fromarray(small_image).resize((1200, 800))
+    path = tmp_path / "photo.jpg"
+    image.save(path, quality=95)
+    sizes = []
+    for min_side in (None, 800, 400, 399, 100, 64):
+        (batch,) = image_batches([path], 1, min_side=min_side)
+        sizes.append(batch[0].shape[0])
+    assert sizes == [800, 800, 400, 400, 100, 100]
+    network = networks.open_network("squeezenet1_1", weights=None)
+    (whole,), (reduced,) = (
+        network.preprocess([np.asarray(Image.open(path))]),
+        next(network.read([path], 1)),
+    )
+    assert (whole.float() - reduced.float()).abs().mean() < 1
 
 
 def test_image_sizes_that_a_network_cannot_take(datasets):

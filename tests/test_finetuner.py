@@ -638,7 +638,7 @@ def test_large_inputs_go_to_a_file(dark_and_light, monkeypatch):
     expected = scratch().fit(X, y).predict_proba(X)
     monkeypatch.setattr(network_images, "_IN_MEMORY_BYTES", 1000)
     network = networks.open_network("small_resnet", weights=None, image_size=16)
-    inputs = network.prepare(iter([X]), 40)
+    inputs = network.prepare(network.read(X, 40), 40)
     assert isinstance(inputs.numpy().base, (np.memmap, torch.Tensor))
     assert_array_equal(scratch().fit(X, y).predict_proba(X), expected)
 

@@ -6,10 +6,13 @@ paths, a folder, a torch Dataset (map or iterable style). Nothing here imports t
 
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image, ImageOps
 from sklearn.utils import gen_batches
 
@@ -42,8 +45,19 @@ def is_features(dataset):
     return isinstance(dataset, np.ndarray) and dataset.ndim == 2
 
 
-def image_batches(dataset, batch_size, *, on_error="raise", skipped=None):
+def image_batches(
+    dataset,
+    batch_size,
+    *,
+    on_error="raise",
+    skipped=None,
+    transform=None,
+    min_side=None,
+    ahead=False,
+):
     """Read a dataset of images in batches of 8-bit RGB arrays.
+
+    Images are decoded and transformed by one thread per CPU.
 
     Conversions: grey images get three equal channels; floats are rounded to 8 bits;
     files are rotated as their EXIF data says; 16-bit files are scaled to 8 bits;
@@ -66,10 +80,21 @@ def image_batches(dataset, batch_size, *, on_error="raise", skipped=None):
     skipped : list, default=None
         Collects the messages of skipped images.
 
+    transform : callable, default=None
+        Applied to each image, an array of shape (H, W, 3), by several threads.
+
+    min_side : int, default=None
+        A JPEG file whose sides are both at least twice this many pixels may be
+        decoded at half, a quarter or an eighth of its size, with no side below it.
+
+    ahead : bool, default=False
+        Whether to read the next batch while the caller is busy with one: worth it
+        where that leaves the CPU idle.
+
     Yields
     ------
-    batch : ndarray of shape (n, H, W, 3), or list of ndarray of shape (H, W, 3)
-        Images as uint8: an array where the dataset is one, so that sizes are equal.
+    batch : list of ndarray of shape (H, W, 3)
+        Images as uint8, or what `transform` makes of them.
 
     Raises
     ------
@@ -80,9 +105,26 @@ def image_batches(dataset, batch_size, *, on_error="raise", skipped=None):
         The message names the file or the index of the image.
     """
     skipped = [] if skipped is None else skipped
+
+    def read(i, image):
+        try:
+            rgb = read_image(image, f"image {i}", min_side)
+        except ImageError as error:
+            return error
+        return rgb if transform is None else transform(rgb)
+
     any_image = False
-    for batch in _batches(dataset, batch_size, on_error, skipped):
-        if len(batch):
+    batches = _numbered_batches(expand(dataset), batch_size)
+    for results in _map_batches(read, batches, ahead):
+        batch = []
+        for result in results:
+            if not isinstance(result, ImageError):
+                batch.append(result)
+            elif on_error == "raise":
+                raise result
+            else:
+                skipped.append(str(result))
+        if batch:
             any_image = True
             yield batch
     if not any_image:
@@ -154,20 +196,36 @@ def is_sequence(dataset):
     )
 
 
-def _batches(dataset, batch_size, on_error, skipped):
-    dataset = expand(dataset)
+def _numbered_batches(dataset, batch_size):
+    """Iterate over lists of images with their numbers."""
     if isinstance(dataset, np.ndarray) and dataset.ndim != 1:
         _check_array(dataset)
         for part in gen_batches(len(dataset), batch_size) if len(dataset) else ():
-            try:
-                yield _to_rgb(np.asarray(dataset[part]), "the batch")
-            except ImageError:  # which image is it?
-                images = enumerate(dataset[part], start=part.start)
-                yield list(_read(images, on_error, skipped))
+            yield list(enumerate(np.asarray(dataset[part]), start=part.start))
         return
-    images = _read(enumerate(_items(dataset)), on_error, skipped)
+    images = enumerate(_items(dataset))
     while batch := list(islice(images, batch_size)):
         yield batch
+
+
+def _map_batches(read, batches, ahead):
+    """Apply a function to the images of each batch, in threads."""
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        before = None
+        for batch in batches:
+            for _, image in batch:
+                if isinstance(image, Image.Image):  # not for two threads at a time
+                    with suppress(Exception):  # which reading it will explain
+                        image.load()
+            results = pool.map(read, *zip(*batch))
+            if not ahead:
+                yield results
+                continue
+            if before is not None:
+                yield before
+            before = results
+        if before is not None:
+            yield before
 
 
 def _check_array(dataset):
@@ -212,22 +270,10 @@ def _first(item):
     return item[0] if isinstance(item, (tuple, list)) else item
 
 
-def _read(numbered_images, on_error, skipped):
-    """Yield images as RGB arrays, raising for or skipping those that cannot be."""
-    for i, image in numbered_images:
-        try:
-            rgb = read_image(image, f"image {i}")
-        except ImageError as error:
-            if on_error == "raise":
-                raise
-            skipped.append(str(error))
-        else:
-            yield rgb
-
-
-def read_image(image, name):
+def read_image(image, name, min_side=None):
+    """Read one image, in memory or a file, as uint8 (H, W, 3)."""
     if isinstance(image, (str, os.PathLike)):
-        return _read_file(Path(image))
+        return _read_file(Path(image), min_side)
     try:
         return _convert(image, name)
     except ImageError:
@@ -285,11 +331,13 @@ def _to_rgb(images, name):
     return images
 
 
-def _read_file(path):
+def _read_file(path, min_side):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if min_side is not None:
+                    image.draft(None, (min_side, min_side))
                 return _from_pil(image, str(path))
     except ImageError:
         raise

@@ -16,8 +16,10 @@ class Network(nn.Module):
     - ``metadata``: all that is needed beside the weights to build it again, as str;
     - ``preprocessing``: how samples become its input, to be printed into a fingerprint;
     - ``image_size``: the side of its images, or None;
-    - ``preprocess(samples)``: a batch on the CPU, with ``to(device)``;
-    - ``prepare(batches, n_samples)``: all samples preprocessed, with ``[indices]``;
+    - ``preprocess(samples)``: a batch on the CPU, with ``len`` and ``to(device)``;
+    - ``read(dataset, batch_size, ahead=False)``: an iterator over preprocessed batches,
+      which may read the next one while the caller works on one;
+    - ``prepare(batches, n_samples)``: all these batches as one, with ``[indices]``;
     - ``forward_features(batch)``: the responses of ``layer``, (n, num_features);
     - ``features_hash()``: a hash of the weights that the features depend on;
     - ``check()``: learns `num_features`, or says why the network cannot be used.

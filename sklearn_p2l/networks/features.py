@@ -11,11 +11,10 @@ from sklearn_p2l.networks.devices import autocast
 def extract_features(
     network, batches: Iterable, *, precision: str, device: torch.device
 ) -> Iterator[np.ndarray]:
-    """Yield the float32 features (n, num_features) of each batch of samples."""
+    """Yield the float32 features (n, num_features) of each preprocessed batch."""
     network = network.to(device).eval()
-    for samples in batches:
+    for batch in batches:
         # Only here: what a user's dataset computes is not ours to mark.
         with torch.inference_mode(), autocast(precision, device):
-            batch = network.preprocess(samples).to(device)
-            features = network.forward_features(batch).float().cpu().numpy()
+            features = network.forward_features(batch.to(device)).float().cpu().numpy()
         yield features

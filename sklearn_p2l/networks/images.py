@@ -4,26 +4,32 @@ import difflib
 import functools
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torchvision
-from torch import nn
+from PIL import Image
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.feature_extraction import (
     create_feature_extractor,
     get_graph_node_names,
 )
 from torchvision.models.resnet import BasicBlock
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
+from sklearn_p2l.datasets import image_batches
 from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.weights import hash_weights
 
 # Larger inputs are kept in a temporary file rather than in memory.
 _IN_MEMORY_BYTES = 2 * 2**30
+
+# On a CPU, this many pixels per thread pass through the network together: with more,
+# its maps leave the caches, and the system clears memory for them again and again.
+_PIXELS_PER_THREAD = 2 * 224**2
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,6 +51,22 @@ class Preprocessing:
             return self
         resize_size = round(self.resize_size * image_size / self.crop_size)
         return replace(self, resize_size=resize_size, crop_size=image_size)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Resize and crop a uint8 image (H, W, 3) to (crop_size, crop_size, 3).
+
+        As Pillow resizes a whole image, except that only the crop is computed.
+        """
+        height, width = image.shape[:2]
+        short, crop = min(height, width), self.crop_size
+        if height == width == crop == self.resize_size:
+            return image
+        size = [int(self.resize_size * side / short) for side in (width, height)]
+        left, top = (round((side - crop) / 2) for side in size)
+        across, down = width / size[0], height / size[1]
+        box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
+        method = Image.Resampling[self.interpolation.upper()]
+        return np.asarray(Image.fromarray(image).resize((crop, crop), method, box))
 
 
 class ImageNetwork(Network):
@@ -77,34 +99,25 @@ class ImageNetwork(Network):
         self.register_buffer("std", std, persistent=False)
         self.to(memory_format=torch.channels_last)
 
-    def preprocess(self, images: np.ndarray | Sequence[np.ndarray]) -> torch.Tensor:
+    def preprocess(self, images: Iterable[np.ndarray]) -> torch.Tensor:
         """Resize and crop uint8 images (H, W, 3) into a uint8 batch (n, 3, S, S)."""
-        if isinstance(images, np.ndarray) or len({i.shape for i in images}) == 1:
-            return self._resize(
-                np.stack(images) if isinstance(images, list) else images
-            )
-        return torch.cat([self._resize(image[np.newaxis]) for image in images])
+        return _stack([self.preprocessing(image) for image in images])
 
-    def _resize(self, images: np.ndarray) -> torch.Tensor:
-        images = np.require(images, requirements="CW")
-        batch = torch.from_numpy(images).permute(0, 3, 1, 2)
-        height, width = batch.shape[2:]
-        side = 2 * min(height, width)
-        if max(height, width) > 2 * side:
-            # Of such a strip only the middle remains: do not enlarge the rest.
-            batch = F.center_crop(batch, [min(height, side), min(width, side)])
+    def read(self, dataset, batch_size: int, **kwargs) -> Iterator[torch.Tensor]:
+        # kwargs: of image_batches
         rule = self.preprocessing
-        if min(batch.shape[2:]) != rule.resize_size:
-            batch = F.resize(
-                batch,
-                [rule.resize_size],
-                interpolation=InterpolationMode(rule.interpolation),
-                antialias=True,
-            )
-        return F.center_crop(batch, [rule.crop_size]).contiguous()
+        # Twice the size that is needed leaves the filter of the resize its say.
+        batches = image_batches(
+            dataset,
+            batch_size,
+            transform=rule,
+            min_side=2 * rule.resize_size,
+            **kwargs,
+        )
+        return map(_stack, batches)
 
-    def prepare(self, batches: Iterable, n_samples: int) -> torch.Tensor:
-        """Preprocess all samples once, into one uint8 tensor (n_samples, 3, S, S)."""
+    def prepare(self, batches: Iterable[torch.Tensor], n_samples: int) -> torch.Tensor:
+        """Collect batches in one uint8 tensor (n_samples, 3, S, S)."""
         shape = (n_samples, 3, self.image_size, self.image_size)
         if np.prod(shape) > _IN_MEMORY_BYTES:
             with tempfile.TemporaryFile() as file:  # the mapping outlives its file
@@ -112,11 +125,10 @@ class ImageNetwork(Network):
         else:
             inputs = np.empty(shape, np.uint8)
         done = 0
-        for images in batches:
-            if done + len(images) <= n_samples:
-                batch = self.preprocess(images)
-                inputs[done : done + len(images)] = batch.numpy()
-            done += len(images)
+        for batch in batches:
+            if done + len(batch) <= n_samples:
+                inputs[done : done + len(batch)] = batch.numpy()
+            done += len(batch)
         if done != n_samples:
             raise ValueError(
                 f"X must yield as many samples as its length says, {n_samples}, got "
@@ -130,7 +142,18 @@ class ImageNetwork(Network):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         # (n, 3, S, S) uint8 -> (n, num_classes)
-        return self.model(self._normalize(batch))
+        if self.training:
+            return self.model(self._normalize(batch))
+        return self._in_parts(self.model, batch)
+
+    def _in_parts(self, function, batch: torch.Tensor) -> torch.Tensor:
+        """Apply a function to a normalised batch; on a CPU, to a few images at once."""
+        n = len(batch)
+        if batch.device.type == "cpu":
+            pixels = torch.get_num_threads() * _PIXELS_PER_THREAD
+            n = max(1, pixels // self.image_size**2)
+        parts = [function(self._normalize(part)) for part in batch.split(n)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @functools.cached_property
     def _extractor(self) -> nn.Module:
@@ -147,10 +170,19 @@ class ImageNetwork(Network):
                 "get_graph_node_names lists all."
             ) from error
 
+    @functools.cached_property
+    def _fast_extractor(self) -> nn.Module:
+        return _fold_batch_norm(self._extractor.eval())
+
+    def train(self, mode: bool = True) -> "ImageNetwork":
+        if mode:  # what was folded into the weights would no longer hold
+            vars(self).pop("_fast_extractor", None)
+        return super().train(mode)
+
     def forward_features(self, batch: torch.Tensor) -> torch.Tensor:
         # (n, 3, S, S) uint8 -> (n, num_features); maps are averaged over positions
-        extractor = self._extractor.to(batch.device)
-        return _pool(extractor(self._normalize(batch))[self.layer])
+        extractor = self._fast_extractor.to(batch.device)
+        return self._in_parts(lambda part: _pool(extractor(part)[self.layer]), batch)
 
     @torch.inference_mode()
     def check(self) -> None:
@@ -288,6 +320,47 @@ def preprocessing_of(weights) -> Preprocessing:
         tuple(preset.mean),
         tuple(preset.std),
     )
+
+
+def _stack(images: Sequence[np.ndarray]) -> torch.Tensor:
+    # n of (S, S, 3) -> (n, 3, S, S), in channels_last order as they are
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+class _SequentialTracer(fx.Tracer):
+    """Traces into sequences of layers, such as torchvision's convolution blocks."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not isinstance(m, nn.Sequential)
+
+
+def _fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
+    """Fold batch normalisation into the convolutions before it, for evaluation.
+
+    Returns a module that shares all other layers with `extractor`.
+    """
+    graph = _SequentialTracer().trace(extractor)
+    folded = fx.GraphModule(extractor, graph)
+    modules = dict(folded.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    for node in list(graph.nodes):
+        before = node.args[0] if node.args else None
+        if not (
+            node.op == "call_module"
+            and isinstance(modules[node.target], nn.BatchNorm2d)
+            and modules[node.target].track_running_stats
+            and isinstance(before, fx.Node)
+            and before.op == "call_module"
+            and type(modules[before.target]) is nn.Conv2d
+            and len(before.users) == calls[before.target] == calls[node.target] == 1
+        ):
+            continue
+        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
+        folded.set_submodule(before.target, fused)
+        node.replace_all_uses_with(before)
+        graph.erase_node(node)
+    folded.recompile()
+    return folded.eval().to(memory_format=torch.channels_last)
 
 
 def _pool(features: torch.Tensor) -> torch.Tensor:

@@ -3,14 +3,20 @@
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from sklearn_p2l.datasets import Bag, Context, read_word_vectors, tokenize
+from sklearn_p2l.datasets import (
+    Bag,
+    Context,
+    bag_batches,
+    read_word_vectors,
+    tokenize,
+)
 from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.weights import hash_weights
 
@@ -285,8 +291,14 @@ class RelationNetwork(Network):
     def preprocess(self, bags: Sequence[Bag]) -> BagBatch:
         return self.model.encode(bags)
 
-    def prepare(self, batches: Iterable[Sequence[Bag]], n_samples: int) -> BagBatch:
-        parts = [self.preprocess(bags) for bags in batches]
+    def read(
+        self, dataset, batch_size: int, *, ahead: bool = False, **kwargs
+    ) -> Iterator[BagBatch]:
+        # kwargs: of bag_batches; Python cannot encode in a thread beside its own
+        return map(self.preprocess, bag_batches(dataset, batch_size, **kwargs))
+
+    def prepare(self, batches: Iterable[BagBatch], n_samples: int) -> BagBatch:
+        parts = list(batches)
         return BagBatch(
             *(torch.cat(tensors) for tensors in zip(*(vars(p).values() for p in parts)))
         )
