@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+import threading
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_array, check_random_state
@@ -18,12 +20,14 @@ from sklearn.utils.validation import check_is_fitted, check_memory
 from tqdm import tqdm
 
 from sklearn_p2l._arrays import TracedArray
+from sklearn_p2l._jobs import as_worker, replacing_workers, this_process
 from sklearn_p2l._summary import summarize
-from sklearn_p2l.datasets import (
-    Bag,
-    content_key,
-    is_features,
-)
+from sklearn_p2l.datasets import Bag, content_key, is_features, random_part
+
+# PyTorch's tracing of networks is not safe where threads share a process.
+_one_opening_at_a_time = threading.Lock()
+# The network that this process embedded with last: for the next dataset that it gets.
+_last_network = None
 
 
 class DatasetEmbedder(TransformerMixin, BaseEstimator):
@@ -67,6 +71,19 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     proportion : float, default=0.1
         Share of images that "trimmed_mean" leaves out at each end, below 0.5.
 
+    max_samples : int or "auto", default=None
+        Samples of a dataset that are read, drawn at random and alike in every call:
+        at most so many, or all (None). "auto" reads on until the summary is expected
+        to be within `tolerance` of the one of all samples, so that the cost of a large
+        dataset does not grow with its size; only for the mean. A stream (an iterable
+        Dataset, a file of bags) is read to its end in any case, and "auto" takes all
+        of it. Ready features are always taken whole.
+
+    tolerance : float, default=0.02
+        For ``max_samples="auto"``: expected L1 distance of the summary (of L1 norm 1)
+        from the one of all samples, estimated after each batch from the standard
+        errors of the features.
+
     image_size : int, default=None
         Side of the images given to the network, in pixels; None for the size that the
         network was made for, and for text. Smaller is faster.
@@ -94,11 +111,18 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     device : str, default="auto"
         Torch device; "auto" is the GPU if there is one, else the CPU.
 
+    n_jobs : int, default=None
+        Datasets embedded at the same time, by joblib: as many processes, each of which
+        loads the network once; they take turns at the GPUs and share the CPUs. None
+        is 1 unless in a :func:`joblib.parallel_config` context, -1 all CPUs. One
+        process uses all CPUs of a machine, so more are for GPUs or clusters.
+
     random_state : int, RandomState instance or None, default=None
-        Decides random weights (``weights=None``); drawn once, in `fit`.
+        Decides random weights (``weights=None``) and the samples drawn for
+        `max_samples`; drawn once, in `fit`.
 
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar, of samples, or with several jobs of datasets.
 
     Attributes
     ----------
@@ -158,12 +182,19 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         "layer": [str, None],
         "summary": [StrOptions({"mean", "trimmed_mean", "median"})],
         "proportion": [Interval(Real, 0, 0.5, closed="left")],
+        "max_samples": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+            None,
+        ],
+        "tolerance": [Interval(Real, 0, None, closed="neither")],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "on_error": [StrOptions({"raise", "skip"})],
         "memory": [str, HasMethods(["cache"]), None],
         "device": [str],
+        "n_jobs": [Integral, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -176,12 +207,15 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         layer=None,
         summary="mean",
         proportion=0.1,
+        max_samples=None,
+        tolerance=0.02,
         image_size=None,
         batch_size=32,
         precision="auto",
         on_error="raise",
         memory=None,
         device="auto",
+        n_jobs=None,
         random_state=None,
         verbose=0,
     ):
@@ -190,12 +224,15 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         self.layer = layer
         self.summary = summary
         self.proportion = proportion
+        self.max_samples = max_samples
+        self.tolerance = tolerance
         self.image_size = image_size
         self.batch_size = batch_size
         self.precision = precision
         self.on_error = on_error
         self.memory = memory
         self.device = device
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
@@ -221,6 +258,11 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         ValueError
             If `X` is not a sequence of datasets, or weights do not fit the network.
         """
+        if self.max_samples == "auto" and self.summary != "mean":
+            raise ValueError(
+                f"summary must be 'mean' for max_samples='auto', got {self.summary!r}; "
+                "pass a number of samples."
+            )
         datasets = _check_datasets(X)
         self._network = None
         self.seed_ = check_random_state(self.random_state).randint(2**31 - 1)
@@ -267,15 +309,29 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                     f"dataset {i} must hold {expected} as the datasets given to fit, "
                     f"got {got}."
                 )
-        rows = []
-        bar = tqdm(unit=" samples", desc="embedding", disable=not self.verbose)
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        n_jobs = min(parallel.n_jobs, len(datasets))
+        bar = tqdm(
+            desc="embedding",
+            unit=" samples" if n_jobs == 1 else " datasets",
+            total=None if n_jobs == 1 else len(datasets),
+            disable=not self.verbose,
+        )
         with bar:
-            for i, dataset in enumerate(datasets):
-                bar.set_postfix_str(f"dataset {i + 1} of {len(datasets)}")
-                try:
-                    rows.append(self._embed(dataset, bar))
-                except ValueError as error:
-                    raise ValueError(f"dataset {i}: {error}") from error
+            if n_jobs == 1:
+                results = (self._summarize(d, i, bar) for i, d in enumerate(datasets))
+            else:
+                parent = this_process()
+                results = parallel(
+                    delayed(_summarize_as_worker)(self, d, i, n_jobs, parent)
+                    for i, d in enumerate(datasets)
+                )
+            with replacing_workers():
+                summaries = []
+                for summary in results:
+                    summaries.append(summary)
+                    bar.update(n_jobs > 1)
+        rows = [self._finish(*s, datasets[i], i) for i, s in enumerate(summaries)]
         return TracedArray(np.vstack(rows), origin=self.fingerprint_)
 
     def get_feature_names_out(self, input_features=None):
@@ -296,37 +352,43 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             dtype=object,
         )
 
-    def _embed(self, dataset, bar):
+    def _summarize(self, dataset, number, bar=None):
         """Summarise one dataset, or look its summary up."""
-        skipped = []
-        if self.layer_ is None:
-            features = self._check_features(dataset)
-            vector = summarize([features], self.summary, self.proportion)
-        else:
+        try:
+            if self.layer_ is None:
+                features = self._check_features(dataset)
+                return summarize([features], self.summary, self.proportion), []
             key = None if self.memory is None else content_key(dataset)
             memory = check_memory(None if key is None else self.memory)
             look_up = memory.cache(_call, ignore=["compute"])
             settings = (self.fingerprint_, self.precision, self.on_error)
-            vector, skipped = look_up(
+            if self.max_samples is not None:
+                settings += (self.max_samples, self.tolerance, self.seed_)
+            return look_up(
                 key, settings, compute=lambda: self._summarize_samples(dataset, bar)
             )
+        except ValueError as error:
+            raise ValueError(f"dataset {number}: {error}") from error
+
+    def _finish(self, vector, skipped, dataset, number):
+        """Tell of skipped samples, check a summary and normalise it."""
         if skipped:
             what = "line" if isinstance(dataset, (str, os.PathLike)) else "image"
             warnings.warn(
                 f"Skipped {len(skipped)} {what}(s) that cannot be used; the first: "
                 f"{skipped[0]}",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         if not np.isfinite(vector).all():
             raise ValueError(
-                "the summary must be finite, got NaN or infinity from the network; "
-                "pass precision='float32' or check the weights."
+                f"dataset {number}: the summary must be finite, got NaN or infinity "
+                "from the network; pass precision='float32' or check the weights."
             )
         if not vector.any():
             raise ValueError(
-                "the summary must not be all zero: no unit of the layer responds to "
-                "any sample; choose another layer or other weights."
+                f"dataset {number}: the summary must not be all zero: no unit of the "
+                "layer responds to any sample; choose another layer or other weights."
             )
         return normalize(vector[np.newaxis], norm="l1")
 
@@ -349,6 +411,12 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
         network, skipped = self._get_network(), []
         device = networks.choose_device(self.device)
+        n_total = None
+        if self.max_samples is not None:
+            n_samples = None if self.max_samples == "auto" else self.max_samples
+            dataset, n_total = random_part(
+                dataset, n_samples, self.seed_, on_error=self.on_error
+            )
 
         def counted():
             for batch in network.read(
@@ -359,7 +427,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                 ahead=device.type != "cpu",
             ):
                 yield batch
-                bar.update(len(batch))
+                if bar is not None:
+                    bar.update(len(batch))
 
         features = networks.extract_features(
             network,
@@ -367,7 +436,15 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             precision=self.precision,
             device=device,
         )
-        return summarize(features, self.summary, self.proportion), skipped
+        known_size = self.max_samples == "auto" and n_total is not None
+        vector = summarize(
+            features,
+            self.summary,
+            self.proportion,
+            tolerance=self.tolerance if known_size else 0.0,
+            n_total=n_total,
+        )
+        return vector, skipped
 
     def _open_network(self):
         from sklearn_p2l import networks
@@ -382,6 +459,10 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     def _get_network(self):
         """Load the network again where it was left out of a pickle."""
+        with _one_opening_at_a_time:
+            return self._reopen_network()
+
+    def _reopen_network(self):
         if self._network is None:
             network = self._open_network()
             if self._fingerprint(network) != self.fingerprint_:
@@ -415,6 +496,18 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.no_validation = True
         return tags
+
+
+def _summarize_as_worker(embedder, dataset, number, n_workers, parent):
+    """Summarise one dataset in a process that may get others after it."""
+    global _last_network
+    with as_worker(n_workers, parent, embedder.device):
+        fitted_for, network = _last_network or (None, None)
+        if embedder.layer_ is not None and embedder._network is None:
+            if fitted_for == embedder.fingerprint_:
+                embedder._network = network
+            _last_network = embedder.fingerprint_, embedder._get_network()
+        return embedder._summarize(dataset, number)
 
 
 def _call(key, settings, compute):

@@ -60,9 +60,9 @@ def complete(jobs, *, n_jobs, verbose, description):
     for folder in {path.parent for path, *_ in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     pending = [job for job in jobs if read_record(job[0]) is None]
-    settings = dict(n_workers=effective_n_jobs(n_jobs), parent=_this_process())
+    settings = dict(n_workers=effective_n_jobs(n_jobs), parent=this_process())
     with (
-        warnings.catch_warnings(),
+        replacing_workers(),
         tqdm(
             total=len(jobs),
             initial=len(jobs) - len(pending),
@@ -72,9 +72,6 @@ def complete(jobs, *, n_jobs, verbose, description):
             disable=not verbose,
         ) as progress,
     ):
-        # joblib replaces a worker that has grown, as one does that was there before
-        # and has now imported torch; nothing is lost by it.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         while pending:
             run = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
             any_done = False
@@ -90,9 +87,7 @@ def complete(jobs, *, n_jobs, verbose, description):
 def run_job(path, function, arguments, *, n_workers, parent):
     """Run one job and write its record; False if another process is at it."""
     global _interrupted
-    from sklearn_p2l import networks
-
-    is_worker = _this_process() != parent
+    is_worker = this_process() != parent
     if is_worker and _interrupted:
         raise KeyboardInterrupt
     with _one_training_at_a_time, claim(path.with_suffix(".lock")) as claimed:
@@ -100,12 +95,8 @@ def run_job(path, function, arguments, *, n_workers, parent):
             return False
         if read_record(path) is not None:
             return True
-        n_threads = None
-        if is_worker:
-            bind_to_gpu(arguments["tuner"].device)
-            n_threads = max(1, joblib.cpu_count() // n_workers)
         start = time.perf_counter()
-        with networks.at_most_threads(n_threads):
+        with as_worker(n_workers, parent, arguments["tuner"].device):
             try:
                 record = function(**arguments) | {"error": None}
             except KeyboardInterrupt:
@@ -122,6 +113,33 @@ def run_job(path, function, arguments, *, n_workers, parent):
         with atomic_write(path) as file:
             file.write(text.encode())
         return True
+
+
+@contextmanager
+def replacing_workers():
+    """Let joblib replace a worker that has grown, without a word.
+
+    One does that was there before and has now imported torch; nothing is lost by it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+        yield
+
+
+@contextmanager
+def as_worker(n_workers, parent, device):
+    """Compute with this process's share of the CPUs, and on a GPU of its own.
+
+    Only in a worker process: one that is not its own `parent`.
+    """
+    from sklearn_p2l import networks
+
+    n_threads = None
+    if this_process() != parent:
+        bind_to_gpu(device)
+        n_threads = max(1, joblib.cpu_count() // n_workers)
+    with networks.at_most_threads(n_threads):
+        yield
 
 
 def read_record(path):
@@ -191,7 +209,7 @@ def bind_to_gpu(device):
     os.environ["CUDA_VISIBLE_DEVICES"] = chosen
 
 
-def _this_process():
+def this_process():
     return socket.gethostname(), os.getpid()
 
 

@@ -63,6 +63,42 @@ class RankingMixin:
         E = np.asarray(self.decision_function(X))
         return self.source_labels_[np.argsort(-E, axis=1, kind="stable")]
 
+    def predict_top(self, X, n_top=5):
+        """Name the best sources for every target, without ranking the others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            As in `decision_function`.
+
+        n_top : int, default=5
+            How many to name, at most as many as there are.
+
+        Returns
+        -------
+        ranking : ndarray of str of shape (n_targets, n_top)
+            The first columns of what `predict` returns.
+
+        Raises
+        ------
+        ValueError
+            If `n_top` is not between 1 and the number of sources.
+        """
+        E = np.asarray(self.decision_function(X))
+        n_sources = E.shape[1]
+        if not isinstance(n_top, Integral) or not 1 <= n_top <= n_sources:
+            raise ValueError(
+                f"n_top must be an integer from 1 to {n_sources}, the number of "
+                f"sources, got {n_top!r}."
+            )
+        best = np.empty((len(E), n_top), dtype=np.intp)
+        for row, scores in zip(best, E):
+            lowest = np.partition(scores, n_sources - n_top)[n_sources - n_top]
+            candidates = np.flatnonzero(scores >= lowest)  # more, where scores tie
+            order = np.argsort(-scores[candidates], kind="stable")
+            row[:] = candidates[order[:n_top]]
+        return self.source_labels_[best]
+
     def score(self, X, y, sample_weight=None):
         """Compute the mean Spearman correlation of E with measured improvements.
 

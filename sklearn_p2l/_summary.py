@@ -10,18 +10,30 @@ from scipy.stats import trim_mean
 _BLOCK_VALUES = 2**24
 
 
-def summarize(batches: Iterable[np.ndarray], statistic: str, proportion: float):
+def summarize(
+    batches: Iterable[np.ndarray],
+    statistic: str,
+    proportion: float,
+    *,
+    tolerance: float = 0.0,
+    n_total: int | None = None,
+):
     """Summarise batches of features (n, n_features) in one vector (n_features,).
 
     The mean is accumulated in float64, in memory that does not grow with the number
-    of rows. Median and trimmed mean need all rows: these go to a temporary file, 4
-    bytes a value, and are read back in blocks of columns.
+    of rows; with a `tolerance`, only until `mean_error` is at most that. Median and
+    trimmed mean need all rows: these go to a temporary file, 4 bytes a value, and are
+    read back in blocks of columns.
     """
     if statistic == "mean":
-        total, n_rows = 0.0, 0
+        total, squares, n_rows = 0.0, 0.0, 0
         for features in batches:
             total = total + features.sum(axis=0, dtype=np.float64)
             n_rows += len(features)
+            if tolerance:
+                squares = squares + np.square(features, dtype=np.float64).sum(axis=0)
+                if mean_error(total, squares, n_rows, n_total) <= tolerance:
+                    break
         return total / n_rows
     with tempfile.TemporaryFile() as file:
         n_rows = 0
@@ -42,3 +54,21 @@ def summarize(batches: Iterable[np.ndarray], statistic: str, proportion: float):
             )
         del rows, block
     return result
+
+
+def mean_error(total, squares, n_rows, n_total):
+    """Estimate how far the mean of a random part is from that of the whole.
+
+    The expected L1 distance of the two, over the L1 norm of the mean: each feature is
+    off by a normal error whose standard deviation is its standard error (with the
+    correction for finite populations), and so by sqrt(2 / pi) times that on average.
+    That summaries are normalised afterwards can only take some of it away.
+    """
+    if n_rows < 2:
+        return np.inf
+    mean = total / n_rows
+    variance = np.maximum(squares / n_rows - mean**2, 0) * n_rows / (n_rows - 1)
+    share_unread = 1 - n_rows / n_total
+    error = np.sqrt(2 / np.pi * variance / n_rows * share_unread).sum()
+    norm = np.abs(mean).sum()
+    return error / norm if norm > 0 else np.inf

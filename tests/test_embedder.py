@@ -1,15 +1,19 @@
 import functools
+import os
+import pickle
 import subprocess
 import sys
+import tempfile
 
 import joblib
 import numpy as np
 import pytest
 import torch
 from conftest import real_file, real_images
+from joblib.externals.loky import get_reusable_executor
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from scipy.stats import trim_mean
+from scipy.stats import chisquare, trim_mean
 from sklearn import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, LeaveOneOut, cross_val_score
@@ -24,7 +28,7 @@ from sklearn_p2l import (
     _summary,
     networks,
 )
-from sklearn_p2l.datasets import image_batches
+from sklearn_p2l.datasets import image_batches, random_part
 from sklearn_p2l.divergence import pairwise_divergence
 
 small = functools.partial(
@@ -682,3 +686,152 @@ def test_real_folder_of_photos():
     vectors = embedder.fit_transform([folder, *others])
     D = pairwise_divergence(vectors[:1], vectors[1:])[0]
     assert kinds[int(D.argmin())] == "clothing"
+
+
+# -- a part of the samples, and several datasets at a time ---------------------------
+
+
+class Images(torch.utils.data.Dataset):
+    """A map-style dataset that counts what is asked of it."""
+
+    def __init__(self, images):
+        self.images, self.asked = images, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.asked.append(i)
+        return self.images[i]
+
+
+@pytest.mark.parametrize("form", [np.asarray, list, Images, iter])
+def test_max_samples_reads_so_many_at_random(form, rng):
+    images = np.repeat(np.arange(100, dtype=np.uint8), 16 * 16).reshape(100, 16, 16)
+    asked = []
+    for seed in range(3):
+        dataset = form(images)
+        part, n_total = random_part(dataset, 10, seed)
+        levels = [int(np.asarray(part[i]).flat[0]) for i in range(len(part))]
+        assert len(set(levels)) == 10
+        assert n_total == (None if form is iter else 100)
+        if form is Images:
+            assert sorted(dataset.asked) == sorted(levels)
+        asked += levels
+    assert len(set(asked)) > 20  # another seed, another part
+    embedder = small(max_samples=10).fit([images])
+    vectors = embedder.transform([form(images), form(images)])
+    assert_array_equal(vectors[0], vectors[1])
+    part = form(images) if form is not iter else iter(images)
+    expected = (
+        small().fit([images]).transform([random_part(part, 10, embedder.seed_)[0]])
+    )
+    assert_allclose(vectors[:1], expected, rtol=1e-5)
+
+
+def test_reservoirs_draw_every_sample_equally_often():
+    counts = np.zeros(20)
+    for seed in range(2000):
+        counts[random_part(iter(range(20)), 5, seed)[0]] += 1
+    assert chisquare(counts).pvalue > 0.001
+
+
+def test_max_samples_of_all_is_the_full_pass(datasets):
+    full = small().fit_transform(datasets)
+    part = small(max_samples=10_000).fit_transform(datasets)
+    assert_allclose(part, full, rtol=1e-5)
+
+
+def test_auto_stops_when_the_summary_is_known(rng):
+    """Against the error that is made, over many draws."""
+    features = rng.gamma(1, size=(5000, 40)) * rng.gamma(1, size=40)
+    full = features.mean(axis=0) / np.abs(features.mean(axis=0)).sum()
+    errors, read = [], []
+    for seed in range(40):
+        order = np.random.RandomState(seed).permutation(5000)
+        n_read = []
+
+        def batches(order=order, n_read=n_read):
+            for start in range(0, 5000, 20):
+                n_read.append(20)
+                yield features[order[start : start + 20]]
+
+        vector = _summary.summarize(batches(), "mean", 0, tolerance=0.05, n_total=5000)
+        errors.append(np.abs(vector / np.abs(vector).sum() - full).sum())
+        read.append(sum(n_read))
+    assert 0.025 < np.mean(errors) < 0.06
+    assert 100 < np.mean(read) < 1000
+
+
+def test_auto_reads_everything_where_it_must(rng):
+    images = rng.integers(0, 256, size=(50, 16, 16, 3), dtype=np.uint8)
+    full = small().fit_transform([images])
+    strict = small(max_samples="auto", tolerance=1e-9, batch_size=8)
+    assert_allclose(strict.fit_transform([images]), full, rtol=1e-5)
+    lax = small(max_samples="auto", tolerance=0.5, batch_size=8).fit([images])
+    dataset = Images(images)
+    lax.transform([dataset])
+    assert len(dataset.asked) < 50
+    streamed = lax.transform([iter(images)])
+    assert_allclose(streamed, full, rtol=1e-5)
+
+
+def test_auto_needs_the_mean(datasets):
+    with pytest.raises(ValueError, match="summary must be 'mean'.*got 'median'"):
+        small(max_samples="auto", summary="median").fit(datasets)
+
+
+def _spied_open(folder):
+    """Count networks that are opened, also in other processes."""
+    model = networks.images.SmallResNet()
+    handle, _ = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    return model
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_several_datasets_at_a_time(datasets, tmp_path, backend):
+    opened = functools.partial(_spied_open, str(tmp_path))
+    embedder = small(weights=None).set_params(backbone=opened).fit(datasets)
+    expected = embedder.transform(datasets)
+    assert len(os.listdir(tmp_path)) == 1
+    embedder = pickle.loads(pickle.dumps(embedder))
+    get_reusable_executor().shutdown()  # joblib replaces workers that grow late
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        got = embedder.transform(datasets)
+    assert_allclose(got, expected, rtol=1e-5)
+    assert got.origin == embedder.fingerprint_
+    n_opened = len(os.listdir(tmp_path)) - 1
+    assert n_opened == 1 if backend == "threading" else n_opened <= 2
+
+
+def test_errors_and_warnings_of_workers_name_the_dataset(datasets):
+    bad = datasets[0] / 255
+    bad[2] = np.nan
+    with pytest.raises(ValueError, match="dataset 1: image 2 must be finite"):
+        small(n_jobs=2).fit(datasets).transform([datasets[0], bad])
+    skipping = small(n_jobs=2, on_error="skip").fit(datasets)
+    with pytest.warns(UserWarning, match="Skipped 1 image.*image 2 must be finite"):
+        skipping.transform([datasets[0], bad])
+
+
+def test_embedding_on_a_dask_cluster_of_two_processes(datasets):
+    distributed = pytest.importorskip("distributed")
+    embedder = small().fit(datasets)
+    expected = embedder.transform(datasets)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        assert_allclose(embedder.transform(datasets), expected, rtol=1e-5)
+
+
+def test_summaries_on_disk_serve_several_processes(datasets, tmp_path):
+    embedder = small(memory=str(tmp_path), n_jobs=2).fit(datasets)
+    twice = embedder.transform(datasets * 2)
+    assert_array_equal(twice[: len(datasets)], twice[len(datasets) :])
+    assert_allclose(twice[: len(datasets)], small().fit_transform(datasets), rtol=1e-5)
+    assert len(list(tmp_path.rglob("output.pkl"))) == len(datasets)

@@ -668,3 +668,42 @@ def test_imagenet_beats_no_transfer_on_vegetables():
     none = FineTuner(source=None, **settings).fit(X[train], y[train])
     assert related.score(X[test], y[test]) > 0.5
     assert related.score(X[test], y[test]) > none.score(X[test], y[test]) + 0.2
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "squeezenet1_1"])
+def test_a_frozen_body_is_passed_once(name, dark_and_light, tmp_path, monkeypatch):
+    """And the head learns what it would learn behind the whole network."""
+    X, y = dark_and_light
+    settings = dict(image_size=32, epochs=3, random_state=0, batch_size=8)
+    network = networks.open_network(name, weights=None, image_size=32)
+    path = tmp_path / "source.safetensors"
+    networks.write_checkpoint(
+        path, networks.get_weights(network.model), network.metadata
+    )
+    source = Source("s", size=10, embedding=[1.0], checkpoint=path, architecture=name)
+    tuner = FineTuner(
+        source="s",
+        sources=SourceCatalog([source]),
+        body_learning_rate_multiplier=0,
+        early_stopping=True,
+        validation_fraction=0.2,
+        **settings,
+    )
+    passes = []
+    forward = network_images.ImageNetwork.forward_features
+    monkeypatch.setattr(
+        network_images.ImageNetwork,
+        "forward_features",
+        lambda self, batch: passes.append(len(batch)) or forward(self, batch),
+    )
+    cached = clone(tuner).fit(X, y)
+    assert sum(passes) == 40 + 8  # the first batch is also tried
+    monkeypatch.setattr(training, "_gives_logits", lambda *args: False)
+    passes.clear()
+    whole = clone(tuner).fit(X, y)
+    assert not passes
+    assert_allclose(cached.predict_proba(X), whole.predict_proba(X), atol=1e-3)
+    for key, value in whole.weights_.items():
+        assert_allclose(cached.weights_[key], value, rtol=1e-3, atol=1e-4)
+    losses = [[r["validation_loss"] for r in t.history_] for t in (cached, whole)]
+    assert_allclose(*losses, rtol=1e-3)

@@ -400,7 +400,7 @@ def test_each_worker_gets_its_share_of_the_threads(tmp_path, monkeypatch):
         _jobs.run_job(tmp_path / name, job, arguments, **settings)
         return json.loads((tmp_path / name).read_text())["threads"]
 
-    before, here = torch.get_num_threads(), _jobs._this_process()
+    before, here = torch.get_num_threads(), _jobs.this_process()
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     arguments = dict(tuner=TUNER, known={})
     assert threads("worker.json", n_workers=2, parent=("another", 0)) == 1

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 import warnings
 
 import joblib
@@ -611,3 +612,41 @@ def test_precomputed_asks_for_distances():
     larger = SourceCatalog.from_arrays(None, sizes=[1, 2], names=["x", "y"])
     selector = SourceSelector(SIZED, metric="precomputed", k=-1.0).fit([[1, 2, 3.0]])
     assert selector.with_sources(larger).predict([[0.5, 0.1]])[0, 0] == "y"
+
+
+def test_predict_top_is_the_begin_of_the_ranking(rng):
+    vectors = rng.random((50, 6))
+    vectors[30:] = vectors[:20]  # ties
+    selector = SourceSelector(vectors, sizes=np.repeat([10, 20], 25), k=-1.0)
+    X = rng.random((7, 6))
+    ranking = selector.fit(X).predict(X)
+    for n_top in (1, 2, 5, 49, 50):
+        np.testing.assert_array_equal(
+            selector.predict_top(X, n_top), ranking[:, :n_top]
+        )
+    for wrong in (0, 51, 2.5):
+        with pytest.raises(ValueError, match="n_top must be an integer from 1 to 50"):
+            selector.predict_top(X, wrong)
+
+
+def test_a_memory_mapped_catalog_is_read_and_never_copied(tmp_path, rng):
+    """Its peak memory stays far below the file's size."""
+    path = tmp_path / "embeddings.npy"
+    file = np.lib.format.open_memmap(path, "w+", np.float32, shape=(40_000, 1024))
+    file[:] = rng.random((1, 1024), dtype=np.float32)
+    file[7] = rng.random(1024)
+    catalog = SourceCatalog.from_arrays(
+        np.load(path, mmap_mode="r"),
+        sizes=np.ones(40_000),
+        names=[str(i) for i in range(40_000)],
+    )
+    X = np.asarray(file[7:8], dtype=float)
+    for metric in METRICS:
+        selector = SourceSelector(catalog, metric=metric, k=-1.0)
+        tracemalloc.start()
+        best = selector.fit(X).predict_top(X, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert best == [["7"]]
+        assert peak < file.nbytes / 2
+    assert isinstance(catalog.embeddings, np.memmap)

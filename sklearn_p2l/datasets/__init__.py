@@ -14,6 +14,7 @@ from sklearn_p2l.datasets._relations import (
     subtask_labels,
     text_groups,
 )
+from sklearn_p2l.datasets._sampling import random_part
 from sklearn_p2l.datasets._small_tasks import load_small_tasks
 from sklearn_p2l.datasets._words import build_vocabulary, read_word_vectors, tokenize
 
@@ -29,6 +30,7 @@ __all__ = [
     "is_features",
     "list_images",
     "load_small_tasks",
+    "random_part",
     "read_bags",
     "read_word_vectors",
     "relation_labels",

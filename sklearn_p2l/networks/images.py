@@ -223,6 +223,7 @@ class ImageNetwork(Network):
                 "its input from somewhere else than the node before it."
             )
         self.num_features = features.shape[1]
+        _ = self._fast_extractor  # here, as tracing is not safe in several threads
 
     def features_hash(self) -> str:
         """Hash the weights that the features depend on (not those of the head)."""

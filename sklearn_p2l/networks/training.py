@@ -42,6 +42,15 @@ def train(
     there are any, the weights of the epoch with the lowest validation loss are restored
     at the end. Global random state and settings stay as they were.
     """
+    network = network.to(device)
+    frozen = body_multiplier == 0
+    if frozen and augment is None:
+        with seeded(seed, device):
+            trained, inputs = _freeze_body(
+                network, inputs, batch_size, precision, device
+            )
+    else:
+        trained = network
     held_out = torch.from_numpy(validation)
     held_out_batches = [inputs[part] for part in held_out.split(batch_size)]
     kept = np.setdiff1d(np.arange(len(targets)), validation)
@@ -61,8 +70,6 @@ def train(
             return losses.mean()
         return losses.sum() / weight[wanted].sum().clamp_min(1e-12)
 
-    network = network.to(device)
-    frozen = body_multiplier == 0
     for parameter in network.body_parameters():
         parameter.requires_grad_(not frozen)
     groups = [{"params": network.classifier_parameters(), "lr": learning_rate}]
@@ -80,11 +87,11 @@ def train(
                 start, total = time.perf_counter(), 0.0
                 for group, rate in zip(optimizer.param_groups, base_rates):
                     group["lr"] = rate * gamma ** ((epoch - 1) // epochs_per_step)
-                network.train(not frozen)  # a frozen body keeps its statistics, too
+                trained.train(not frozen)  # a frozen body keeps its statistics, too
                 for indices in _shuffled_batches(kept, batch_size):
                     batch = _augment(inputs[indices].to(device), augment)
                     with autocast(precision, device):
-                        logits = network(batch)
+                        logits = trained(batch)
                     loss = loss_of(logits.float(), indices)
                     optimizer.zero_grad(set_to_none=True)
                     scaler.scale(loss).backward()
@@ -100,13 +107,13 @@ def train(
                     raise ValueError(_diverged(learning_rate))
                 if len(held_out):
                     logits = predict_logits(
-                        network, held_out_batches, precision, device
+                        trained, held_out_batches, precision, device
                     )
                     loss = loss_of(torch.from_numpy(logits).to(device), held_out).item()
                     record["validation_loss"] = loss
                     record["validation_score"] = score(targets[validation], logits)
                     if best is None or not loss >= best[0]:
-                        state = copy.deepcopy(network.state_dict())
+                        state = copy.deepcopy(trained.state_dict())
                         best = (loss if np.isfinite(loss) else np.inf, epoch, state)
                 record["seconds"] = time.perf_counter() - start
                 history.append(record)
@@ -115,7 +122,7 @@ def train(
         except KeyboardInterrupt:
             interrupted = True
     if best is not None:
-        network.load_state_dict(best[2])
+        trained.load_state_dict(best[2])
     network.requires_grad_(True)
     network.cpu().eval()
     if not all(value.isfinite().all() for value in network.state_dict().values()):
@@ -135,6 +142,59 @@ def predict_logits(
         with autocast(precision, device):
             logits.append(network(batch).float().cpu().numpy())
     return np.concatenate(logits)
+
+
+class _Head(nn.Module):
+    """The last layer of a network, on the features before it."""
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        # (n, num_features) -> (n, num_classes)
+        if isinstance(self.layer, nn.Conv2d):
+            features = features[..., None, None]
+        return self.layer(features).flatten(1)
+
+
+@torch.no_grad()
+def _freeze_body(network, inputs, batch_size, precision, device):
+    """Compute the features of a frozen body once; return its head, to train on them.
+
+    Returns the network and its inputs where more than the head comes after the
+    features, so that logits cannot be had from them.
+    """
+    head = _Head(network.model.get_submodule(network.head))
+    network.eval()
+    some = inputs[torch.arange(min(len(inputs), batch_size))].to(device)
+    if not _gives_logits(head, network, some):
+        return network, inputs
+    features = []
+    for indices in torch.arange(len(inputs)).split(batch_size):
+        batch = inputs[indices].to(device)
+        with autocast(precision, device):
+            features.append(network.forward_features(batch).float().cpu())
+    return head, torch.cat(features)
+
+
+def _gives_logits(head, network, batch) -> bool:
+    """Try whether a head turns features into a network's logits, with random weights.
+
+    The fresh head may hold zeros, which any layer after it would pass on.
+    """
+    kept = [parameter.clone() for parameter in head.parameters()]
+    try:
+        for parameter in head.parameters():
+            nn.init.normal_(parameter)
+        expected, got = network(batch), head(network.forward_features(batch))
+        largest = expected.abs().max()
+        return torch.allclose(got, expected, rtol=0, atol=float(1e-3 * largest))
+    except RuntimeError:  # the head takes another shape
+        return False
+    finally:
+        for parameter, value in zip(head.parameters(), kept):
+            parameter.copy_(value)
 
 
 def _deterministic_cudnn():
