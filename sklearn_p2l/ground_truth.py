@@ -228,6 +228,12 @@ def measure_improvement(
     else:
         if retry_failures:
             _forget(path for path in expected if _failed(path))
+        pending = [job for job in jobs if read_record(job[0]) is None]
+        _read_files_once(
+            {id(job[2]["task"]): job[2]["task"] for job in pending}.values(),
+            {source.architecture or tuner.backbone for source in sources},
+            tuner,
+        )
         complete(
             jobs,
             n_jobs=n_jobs,
@@ -437,6 +443,40 @@ def _measure_cell(*, task, source, tuner, seed, test_size, scoring, n_steps, kno
         "n_test": len(y_test),
         **_training_record(tuner),
     }
+
+
+def _read_files_once(tasks, architectures, tuner):
+    """Replace the image files of tasks by their pixels, which all cells share.
+
+    They are resized as the networks will want them but not yet cropped, so that this
+    changes no result. Workers map one file of each array into their memory.
+    """
+    from sklearn_p2l import networks
+
+    tasks = [task for task in tasks if _are_files(task.X)]
+    if not tasks:
+        return
+    opened = [
+        networks.open_network(backbone, weights=None, image_size=tuner.image_size)
+        for backbone in architectures | {tuner.backbone}
+    ]
+    if len({repr(network.preprocessing) for network in opened}) > 1:
+        return
+    for task in tasks:
+        try:
+            pixels = {
+                part: opened[0].read_uncropped(task[part])
+                for part in ("X", "X_test")
+                if _are_files(task[part])
+            }
+        except ValueError:  # each cell will record what is wrong with its images
+            continue
+        task.update(pixels)
+
+
+def _are_files(X):
+    is_sequence = isinstance(X, (list, tuple)) or (X is not None and np.ndim(X) == 1)
+    return is_sequence and isinstance(X[0], (str, os.PathLike))
 
 
 def _train_source(

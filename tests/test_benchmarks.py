@@ -106,3 +106,18 @@ def test_relation_example_runs():
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("(the pick)") == 2 and "Done in" in result.stdout
+
+
+def test_speed_page_holds_the_measured_tables():
+    spec = importlib.util.spec_from_file_location("page", BENCHMARKS / "page.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert text == page.fill(text)
+    tables = set(re.findall(r"<!-- (\S+\.csv) -->", text))
+    measured = {
+        str(path.relative_to(BENCHMARKS))
+        for folder in ("embedding", "selection", "training")
+        for path in (BENCHMARKS / folder / "results").glob("*.csv")
+    }
+    assert tables == measured

@@ -507,6 +507,18 @@ def test_preprocessing_is_that_of_torchvision(rng, shape):
         assert np.abs(got.astype(int) - np.asarray(pil).astype(int)).max() <= 1
 
 
+def test_images_read_uncropped_are_cropped_later_alike(tmp_path, rng):
+    image = Image.fromarray(rng.integers(0, 256, size=(30, 40, 3), dtype=np.uint8))
+    paths = [tmp_path / "a.png", tmp_path / "b.jpg"]
+    image.resize((300, 260)).save(paths[0])
+    image.resize((1300, 2000)).save(paths[1])
+    network = networks.open_network("squeezenet1_1", weights=None)
+    (expected,) = network.read(paths, 2)
+    (got,) = network.read(network.read_uncropped(paths), 2)
+    assert (got.int() - expected.int()).abs().max() <= 1
+    assert (got != expected).float().mean() < 0.02
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121"])
 def test_folding_batch_norm_changes_nothing_but_speed(name, rng):
     network = networks.open_network(name, weights=None, image_size=64)

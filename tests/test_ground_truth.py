@@ -15,7 +15,9 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.sparse import csr_matrix
+from sklearn import clone
 from sklearn.metrics import balanced_accuracy_score, fbeta_score, make_scorer
 from sklearn.model_selection import train_test_split
 
@@ -27,6 +29,7 @@ from sklearn_p2l import (
     ground_truth,
 )
 from sklearn_p2l._protocol import describe
+from sklearn_p2l.datasets import _images
 from sklearn_p2l.ground_truth import measure_improvement, split_quarters, train_sources
 
 pytest.importorskip("pandas")
@@ -649,3 +652,43 @@ def test_multilabel_targets(zoo, tmp_path):
     performances = result.performances
     assert performances.loc["dense"].equals(performances.loc["sparse"])
     assert np.isfinite(performances).all(axis=None)
+
+
+def test_files_are_read_once_for_all_cells(zoo, tmp_path, monkeypatch):
+    """And the performances are those of the files."""
+    X, y = stripes(40, 1, 4)
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, image in enumerate(X):
+        rows, columns = rng.integers(8, 30, 2)
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(image).resize((columns, rows)).save(paths[-1])
+    read, counted = _images._read_file, []
+    monkeypatch.setattr(
+        _images,
+        "_read_file",
+        lambda path, side: counted.append(path) or read(path, side),
+    )
+    targets = {"split": (paths, y), "given": (paths[:30], y[:30], paths[30:], y[30:])}
+    settings = dict(folder=tmp_path / "out", seeds=(0, 1), verbose=0)
+    result = measure_improvement(targets, zoo, TUNER, **settings)
+    assert len(counted) == 2 * len(paths)
+    measure_improvement(targets, zoo, TUNER, **settings)
+    assert len(counted) == 2 * len(paths)  # nothing to do, nothing to read
+    tuner = clone(TUNER).set_params(source="s1", sources=zoo, random_state=1)
+    expected = tuner.fit(paths[:30], y[:30]).score(paths[30:], y[30:])
+    records = result.records.set_index(["target", "source", "seed"])
+    assert records.loc[("given", "s1", 1), "performance"] == expected
+
+
+def test_files_that_cannot_be_read_fail_their_cells_alone(zoo, tmp_path):
+    X, y = stripes(40, 1, 4)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    targets = {"good": (X, y), "bad": ([str(broken)] * 40, y)}
+    with pytest.warns(UserWarning, match="3 of 6 cells failed.*must be readable"):
+        result = measure_improvement(
+            targets, zoo, TUNER, folder=tmp_path / "out", verbose=0
+        )
+    assert result.improvements.loc["good"].notna().all()
+    assert result.improvements.loc["bad"].isna().all()

@@ -116,6 +116,15 @@ class ImageNetwork(Network):
         )
         return map(_stack, batches)
 
+    def read_uncropped(self, images: Sequence) -> np.ndarray:
+        """Read images as squares (n, R, R, 3) that `read` would only have to crop."""
+        rule = self.preprocessing
+        squares = replace(rule, crop_size=rule.resize_size)
+        batches = image_batches(
+            images, 32, transform=squares, min_side=2 * rule.resize_size
+        )
+        return np.concatenate([np.stack(batch) for batch in batches])
+
     def prepare(self, batches: Iterable[torch.Tensor], n_samples: int) -> torch.Tensor:
         """Collect batches in one uint8 tensor (n_samples, 3, S, S)."""
         shape = (n_samples, 3, self.image_size, self.image_size)

@@ -1,0 +1,173 @@
+"""What each means of speeding up a pass is worth, one after the other.
+
+``python benchmarks/embedding/levers.py`` takes about 6 minutes on 2 CPU cores.
+"""
+
+import copy
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torchvision.transforms import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from timing import DATA, rounded, side_by_side, write
+
+from sklearn_p2l import networks
+from sklearn_p2l.datasets import image_batches, list_images
+
+HERE = Path(__file__).parent
+N_IMAGES = {"vgg16": 32, "resnet50": 64, "squeezenet1_1": 128, "mobilenet_v2": 128}
+
+
+def passes(name):
+    """Ways to pass the same random images through one network, on the CPU."""
+    network = networks.open_network(name, weights=None)
+    n = N_IMAGES[name]
+    plain = copy.deepcopy(network.model).to(memory_format=torch.contiguous_format)
+    images = torch.rand(n, 3, 224, 224)
+    last = images.contiguous(memory_format=torch.channels_last)
+    raw = torch.randint(0, 256, (n, 224, 224, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    compiled = torch.compile(network._fast_extractor)
+    with torch.inference_mode():
+        start = time.perf_counter()
+        compiled(last[:4])
+        to_compile = time.perf_counter() - start
+
+    def over(function, batch, size):
+        def run():
+            with torch.inference_mode():
+                for part in batch.split(size):
+                    function(part)
+
+        return run
+
+    def bfloat16():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            for part in raw.split(32):
+                network.forward_features(part)
+
+    seconds = side_by_side(
+        {
+            "batches of 32, channels first": over(plain, images, 32),
+            "+ channels last": over(network.model, last, 32),
+            "+ 4 images at once": over(network.model, last, 4),
+            "+ norms folded": over(network._fast_extractor, last, 4),
+            "as DatasetEmbedder does": over(network.forward_features, raw, 32),
+            "+ torch.compile": over(compiled, last, 4),
+            "+ bfloat16": bfloat16,
+        }
+    )
+    first = n / next(iter(seconds.values()))
+    return [
+        {
+            "network": name,
+            "what": what + f" ({to_compile:.0f} s to compile)" * ("compile" in what),
+            "images_per_second": rounded(n / value),
+            "ratio": rounded(n / value / first),
+        }
+        for what, value in seconds.items()
+    ]
+
+
+def arithmetic(rate):
+    """Operations per second of a VGG16 pass, and of a large matrix product."""
+    n = 4096
+    a, b = torch.rand(n, n), torch.rand(n, n)
+    product = side_by_side({"product": lambda: a @ b})["product"]
+    rows = [
+        ("float32 matrix product of 4,096", 2 * n**3 / product),
+        ("VGG16 as DatasetEmbedder does", 2 * 15.47e9 * rate),  # multiply and add
+    ]
+    return [{"what": what, "gflop_per_second": rounded(v / 1e9)} for what, v in rows]
+
+
+def readings(paths, large):
+    """Ways to read the same files, one thread where nothing else is said."""
+    network = networks.open_network("squeezenet1_1", weights=None)
+    rule = network.preprocessing
+
+    def decode(path):
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def torch_decode(path):
+        data = torch.from_numpy(np.fromfile(path, dtype=np.uint8))
+        return torchvision.io.decode_image(data, torchvision.io.ImageReadMode.RGB)
+
+    def torch_resize(path):
+        batch = torch.from_numpy(decode(path)).permute(2, 0, 1)[None]
+        return F.center_crop(F.resize(batch, [256], antialias=True), [224])
+
+    def pillow_resize(path):
+        image = Image.fromarray(decode(path))
+        return np.asarray(F.center_crop(F.resize(image, [256]), [224]))
+
+    def in_threads(files, **settings):
+        return lambda: sum(
+            map(len, image_batches(files, 32, transform=rule, **settings))
+        )
+
+    def threads_of_the_whole():
+        with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+            list(pool.map(pillow_resize, paths))
+
+    functions = {
+        "decode with Pillow": lambda: [decode(p) for p in paths],
+        "decode with torchvision": lambda: [torch_decode(p) for p in paths],
+        "decode, resize with torch": lambda: [torch_resize(p) for p in paths],
+        "decode, resize with Pillow": lambda: [pillow_resize(p) for p in paths],
+        "decode, resize the crop alone": lambda: [rule(decode(p)) for p in paths],
+        "decode, resize with Pillow, threads": threads_of_the_whole,
+        "as DatasetEmbedder does, threads": in_threads(
+            paths, min_side=2 * rule.resize_size
+        ),
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = side_by_side(functions)
+    torch.set_num_threads(before)
+    rows = [("photos of 0.2 megapixels", w, len(paths) / s) for w, s in seconds.items()]
+    seconds = side_by_side(
+        {
+            "whole, threads": in_threads(large),
+            "at reduced size, threads": in_threads(
+                large, min_side=2 * rule.resize_size
+            ),
+        }
+    )
+    rows += [("photos of 12 megapixels", w, len(large) / s) for w, s in seconds.items()]
+    return [
+        {"files": files, "what": what, "images_per_second": rounded(rate)}
+        for files, what, rate in rows
+    ]
+
+
+def enlarge(path, folder):
+    """Write a photo again at 12 megapixels, as a phone takes it."""
+    large = Path(folder) / Path(path).name
+    with Image.open(path) as image:
+        image.convert("RGB").resize((3000, 4000)).save(large, quality=90)
+    return large
+
+
+def main():
+    rows = [row for name in N_IMAGES for row in passes(name)]
+    write(HERE / "results" / "levers.csv", rows)
+    ours = [r["images_per_second"] for r in rows if r["what"].startswith("as Data")]
+    write(HERE / "results" / "arithmetic.csv", arithmetic(ours[0]))
+    paths = list_images(DATA / "data" / "folders" / "clothing")
+    with tempfile.TemporaryDirectory() as folder:
+        large = [enlarge(path, folder) for path in paths[:16]]
+        write(HERE / "results" / "reading.csv", readings(paths, large))
+
+
+if __name__ == "__main__":
+    main()

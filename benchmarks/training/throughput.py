@@ -1,0 +1,159 @@
+"""Fine-tuning against a bare PyTorch loop, frozen bodies, and the ground truth's cost.
+
+``python benchmarks/training/throughput.py`` takes about 6 minutes on 2 CPU cores.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import joblib
+import numpy as np
+import torch
+from sklearn import clone
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from timing import DATA, rounded, side_by_side, write
+
+from sklearn_p2l import FineTuner, Source, SourceCatalog, networks
+from sklearn_p2l.datasets import list_images
+from sklearn_p2l.ground_truth import measure_improvement
+from sklearn_p2l.networks import training
+
+HERE = Path(__file__).parent
+EPOCHS = 2
+CASES = [("small_resnet", 32, 960), ("squeezenet1_1", 64, 480), ("resnet18", 64, 480)]
+
+
+def real_images(name, n):
+    with np.load(DATA / "data" / "images" / f"{name}.npz") as file:
+        return file["images"][:n], file["labels"][:n]
+
+
+def source_of(name, size, folder):
+    network = networks.open_network(name, weights=None, image_size=size)
+    path = Path(folder) / f"{name}.safetensors"
+    weights = networks.get_weights(network.model)
+    networks.write_checkpoint(path, weights, network.metadata)
+    return SourceCatalog(
+        [Source(name, size=1, embedding=[1.0], checkpoint=path, architecture=name)]
+    )
+
+
+def bare_loop(name, size, images, labels):
+    """The least that trains the same network with the same settings."""
+    network = networks.open_network(name, weights=None, image_size=size)
+    network.reset_classifier(labels.max() + 1, zero=True)
+    model = network.model.train()
+    x = torch.cat(list(network.read(images, 32))).contiguous()
+    mean, std = network.mean, network.std
+    y = torch.from_numpy(labels)
+    optimizer = torch.optim.SGD(
+        [
+            {"params": network.classifier_parameters(), "lr": 0.01},
+            {"params": network.body_parameters(), "lr": 0.001},
+        ],
+        momentum=0.9,
+        weight_decay=1e-4,
+    )
+    for _ in range(EPOCHS):
+        for part in torch.randperm(len(x)).split(32):
+            batch = x[part].contiguous(memory_format=torch.channels_last)
+            loss = nn.functional.cross_entropy(
+                model((batch / 255 - mean) / std), y[part]
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def compare(name, size, n, folder):
+    """One network: FineTuner against the bare loop, and its frozen body cached."""
+    images, labels = real_images("scenes15", n)
+    tuner = FineTuner(
+        source=name,
+        sources=source_of(name, size, folder),
+        image_size=size,
+        epochs=EPOCHS,
+        random_state=0,
+    )
+
+    def fit():
+        tuner.fit(images, labels)
+
+    def fit_without_cache():
+        with mock.patch.object(training, "_gives_logits", lambda *args: False):
+            tuner.fit(images, labels)
+
+    seconds = side_by_side(
+        {"bare": lambda: bare_loop(name, size, images, labels), "ours": fit}
+    )
+    tuner.set_params(body_learning_rate_multiplier=0, epochs=10)
+    frozen = side_by_side({"cached": fit, "passed each time": fit_without_cache})
+    return {
+        "network": f"{name}, {size} px",
+        "bare_images_per_second": rounded(n * EPOCHS / seconds["bare"]),
+        "finetuner_images_per_second": rounded(n * EPOCHS / seconds["ours"]),
+        "to_bare_loop": rounded(seconds["bare"] / seconds["ours"]),
+        "frozen_10_epochs_factor": rounded(
+            frozen["passed each time"] / frozen["cached"]
+        ),
+    }
+
+
+def tasks():
+    """Two targets, split: arrays and JPEG files."""
+    files = list_images(DATA / "data" / "folders" / "clothing")
+    classes = [Path(file).parent.name for file in files]
+    for name, X, y in [
+        ("trashnet, arrays", *real_images("trashnet", 400)),
+        ("clothing, JPEG files", files, classes),
+    ]:
+        X, X_test, y, y_test = train_test_split(X, y, stratify=y, random_state=0)
+        yield name, (list(X), y, list(X_test), y_test)
+
+
+def ground_truth(name, task, folder):
+    """Time of a ground truth over that of its trainings and scores by hand."""
+    X, y, X_test, y_test = task
+    checkpoint = source_of("small_resnet", 32, folder)[0].checkpoint
+    zoo = SourceCatalog(
+        [
+            Source(f"s{i}", size=1, embedding=[1.0], checkpoint=checkpoint)
+            for i in range(3)
+        ]
+    )
+    tuner = FineTuner(backbone="small_resnet", image_size=32, epochs=20)
+
+    def by_hand():
+        for source in (None, *zoo.names):
+            one = clone(tuner).set_params(source=source, sources=zoo, random_state=0)
+            one.fit(X, y).score(X_test, y_test)
+
+    def measured():
+        with tempfile.TemporaryDirectory() as records:
+            measure_improvement({name: task}, zoo, tuner, folder=records, verbose=0)
+
+    seconds = side_by_side({"by hand": by_hand, "measured": measured})
+    return {
+        "target": name,
+        "trainings": 1 + len(zoo),
+        "seconds_by_hand": rounded(seconds["by hand"]),
+        "seconds_measured": rounded(seconds["measured"]),
+        "ratio": rounded(seconds["measured"] / seconds["by hand"]),
+    }
+
+
+def main():
+    torch.set_num_threads(joblib.cpu_count())
+    with tempfile.TemporaryDirectory() as folder:
+        write(HERE / "results" / "training.csv", [compare(*c, folder) for c in CASES])
+        rows = [ground_truth(*task, folder) for task in tasks()]
+        write(HERE / "results" / "ground_truth.csv", rows)
+
+
+if __name__ == "__main__":
+    main()
