@@ -348,7 +348,13 @@ def _sweep(size_term, divergence_term, y):
     rows = [(size_term[i], divergence_term[i], y[i]) for i in judged]
     n_known = (~np.isnan(y[judged])).sum(axis=1)
     stride = 1 + (n_known * (n_known - 1) // 2).sum() // (_MAX_BREAKPOINTS + 1)
-    breakpoints = np.sort(np.concatenate([_steps(*row)[0][::stride] for row in rows]))
+    if stride == 1:
+        steps = [_merged([_steps(*row) for row in rows])]
+        breakpoints = steps[0][0]
+    else:  # too many to keep: made twice, target by target
+        steps = (_steps(*row) for row in rows)
+        thinned = [np.sort(_steps(*row)[0])[::stride] for row in rows]
+        breakpoints = np.sort(np.concatenate(thinned))
     left = np.append(-np.inf, breakpoints)
     right = np.append(breakpoints, np.inf)
     # Crossings that differ by round-off alone enclose no interval.
@@ -359,8 +365,7 @@ def _sweep(size_term, divergence_term, y):
     inside = _representative(left, right)
     # gain[m] is what the m-th interval adds to the one before it, the first to 0.
     gain = np.zeros(len(inside) + 1)
-    for row in rows:
-        at, step, start = _steps(*row)
+    for at, step, start in steps:
         np.add.at(gain, np.searchsorted(inside, at), step)
         gain[0] += start
     score = np.cumsum(gain[:-1]) / len(judged)
@@ -375,7 +380,7 @@ def _sweep(size_term, divergence_term, y):
 def _steps(size_term, divergence_term, y):
     """Where in k, and by how much, one target's Spearman correlation changes.
 
-    Returns the breakpoints in order, the steps at them, and the value for k -> -inf.
+    Returns the breakpoints, the steps at them, and the value for k -> -inf.
     """
     known = ~np.isnan(y)
     size_term, divergence_term = size_term[known], divergence_term[known]
@@ -394,8 +399,15 @@ def _steps(size_term, divergence_term, y):
     crossing = step != 0
     i, j = i[crossing], j[crossing]
     at = (size_term[j] - size_term[i]) / slope[crossing] + 0.0  # no -0.0
+    return at, step[crossing], (truth * rank).sum() / norm
+
+
+def _merged(steps):
+    """The steps of all targets as those of one, in the order of k."""
+    at, step, start = zip(*steps)
+    at, step = np.concatenate(at), np.concatenate(step)
     order = np.argsort(at)
-    return at[order], step[crossing][order], (truth * rank).sum() / norm
+    return at[order], step[order], sum(start)
 
 
 def _representative(left, right):

@@ -106,12 +106,13 @@ class Varied(torch.utils.data.Dataset):
     """Any number of images: the real ones, each time shifted and brightened anew."""
 
     def __init__(self, images, n):
-        self.images, self.n = images, n
+        self.images, self.n, self.n_read = images, n, 0
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, i):
+        self.n_read += 1
         rng = np.random.default_rng(i)
         image = np.roll(
             self.images[i % len(self.images)], rng.integers(-8, 9, 2), (0, 1)
@@ -134,6 +135,7 @@ def cost(images):
                 {
                     "max_samples": str(max_samples),
                     "images": n,
+                    "images_read": dataset.n_read,
                     "seconds": rounded(time.perf_counter() - start),
                 }
             )
