@@ -22,7 +22,13 @@ from tqdm import tqdm
 from sklearn_p2l._arrays import TracedArray
 from sklearn_p2l._jobs import as_worker, replacing_workers, this_process
 from sklearn_p2l._summary import summarize
-from sklearn_p2l.datasets import Bag, content_key, is_features, random_part
+from sklearn_p2l.datasets import (
+    Bag,
+    content_key,
+    is_bags,
+    is_features,
+    random_part,
+)
 
 # PyTorch's tracing of networks is not safe where threads share a process.
 _one_opening_at_a_time = threading.Lock()
@@ -373,7 +379,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     def _finish(self, vector, skipped, dataset, number):
         """Tell of skipped samples, check a summary and normalise it."""
         if skipped:
-            what = "line" if isinstance(dataset, (str, os.PathLike)) else "image"
+            what = "line" if is_bags(dataset) else "image"
             warnings.warn(
                 f"Skipped {len(skipped)} {what}(s) that cannot be used; the first: "
                 f"{skipped[0]}",

@@ -273,6 +273,16 @@ def build_classifier(name: str) -> tuple[nn.Module, Preprocessing]:
     """Build an image classifier with random weights, by its name."""
     if name == "small_resnet":
         return SmallResNet(), _SMALL
+    _check_known(name)
+    kwargs = {}
+    if name in ("googlenet", "inception_v3"):
+        kwargs = {"aux_logits": False, "init_weights": True}
+    default = torchvision.models.get_model_weights(name).DEFAULT
+    model = torchvision.models.get_model(name, weights=None, **kwargs)
+    return model, preprocessing_of(default)
+
+
+def _check_known(name):
     names = torchvision.models.list_models(module=torchvision.models)
     if name not in names:
         close = difflib.get_close_matches(name, [*names, "small_resnet", "pcnn"], n=3)
@@ -281,12 +291,6 @@ def build_classifier(name: str) -> tuple[nn.Module, Preprocessing]:
             f"classification network, a checkpoint file or a factory, got {name!r}"
             + (f"; did you mean {' or '.join(close)}?" if close else ".")
         )
-    kwargs = {}
-    if name in ("googlenet", "inception_v3"):
-        kwargs = {"aux_logits": False, "init_weights": True}
-    default = torchvision.models.get_model_weights(name).DEFAULT
-    model = torchvision.models.get_model(name, weights=None, **kwargs)
-    return model, preprocessing_of(default)
 
 
 def known_weights(backbone, weights):
@@ -300,6 +304,7 @@ def known_weights(backbone, weights):
                 "no published weights, got 'DEFAULT'."
             )
         return None
+    _check_known(backbone)
     known = torchvision.models.get_model_weights(backbone)
     if weights in known.__members__:
         return known[weights]
