@@ -40,6 +40,8 @@ def _kl(T, S, epsilon):
     T = np.maximum(T, epsilon)
     T /= T.sum(axis=1, keepdims=True)
     entropy = xlogy(T, T).sum(axis=1)[:, np.newaxis]
+    if 0 < epsilon < np.finfo(S.dtype).tiny:  # single precision cannot hold it
+        S = S.astype(np.float64)
     log_S = np.maximum(S, S.dtype.type(epsilon), out=S)
     log_total = np.log(log_S.sum(axis=1).astype(np.float64))  # of the smoothed rows
     if epsilon == 0 and not S.all():

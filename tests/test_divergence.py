@@ -134,3 +134,11 @@ def test_bad_arguments():
         pairwise_divergence([[1, 2]], [[1, np.nan]])
     with pytest.raises(TypeError):  # swapped arguments are a classic: keywords only
         pairwise_divergence([[1, 2]], [[1, 2]], "kl")
+
+
+def test_an_epsilon_below_single_precision_still_smooths():
+    T, S = [[0.5, 0.5]], [[1.0, 0.0]]
+    double = pairwise_divergence(T, S, epsilon=1e-300)
+    single = pairwise_divergence(T, np.array(S, np.float32), epsilon=1e-300)
+    assert np.isfinite(single).all()
+    assert_allclose(single, double)
