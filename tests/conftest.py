@@ -1,6 +1,9 @@
-"""Shared fixtures: small images, and real data where it is at hand."""
+"""What tests share: small images, real data where it is at hand, no torch."""
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +43,26 @@ def dark_and_light():
     X[20:] += 130
     order = rng.permutation(40)
     return X[order], y[order]
+
+
+REFUSE_TORCH = """
+    import sys
+
+    class Refuse:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in ("torch", "torchvision"):
+                raise ImportError(f"{name} is refused here")
+
+    sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run_without_torch(code, *arguments):
+    """Run code in a process of its own that cannot import torch."""
+    code = textwrap.dedent(REFUSE_TORCH) + textwrap.dedent(code)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -8,11 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import run_without_torch
 from PIL import Image
 
 from sklearn_p2l import DatasetEmbedder, SourceCatalog, SourceSelector, __version__
 from sklearn_p2l.__main__ import main
-from tests.test_import import run
 
 NETWORK = ["--backbone", "small_resnet", "--weights", "none", "--image-size", "16"]
 
@@ -185,7 +185,7 @@ def test_rank_needs_no_torch_for_vectors(tmp_path, rng):
     file = vectors_file(tmp_path, catalog.embeddings[2:3], ["again"])
     code = "from sklearn_p2l.__main__ import main; sys.exit(main(sys.argv[1:]))"
     for command in (["rank", file, path], ["catalog", "list", path]):
-        result = run("import sys\n" + code, *command)
+        result = run_without_torch("import sys\n" + code, *command)
         assert result.returncode == 0, result.stderr
         assert "s2" in result.stdout
 

@@ -1,38 +1,14 @@
 """Ranking needs no torch."""
 
-import subprocess
-import sys
-import textwrap
-
 import joblib
 import numpy as np
+from conftest import run_without_torch
 
 from sklearn_p2l import SourceCatalog, SourceSelector
 
-REFUSE_TORCH = """
-    import sys
-
-    class Refuse:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in ("torch", "torchvision"):
-                raise ImportError(f"{name} is refused here")
-
-    sys.meta_path.insert(0, Refuse())
-"""
-
-
-def run(code, *arguments):
-    code = textwrap.dedent(REFUSE_TORCH) + textwrap.dedent(code)
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
 
 def test_every_public_name_is_there_without_torch():
-    result = run(
+    result = run_without_torch(
         """
         import sklearn_p2l
         import sklearn_p2l.catalog, sklearn_p2l.datasets, sklearn_p2l.divergence
@@ -48,7 +24,7 @@ def test_every_public_name_is_there_without_torch():
 
 
 def test_the_refusal_refuses():
-    assert "refused here" in run("import sklearn_p2l.networks").stderr
+    assert "refused here" in run_without_torch("import sklearn_p2l.networks").stderr
 
 
 def test_a_loaded_selector_ranks_without_torch(tmp_path):
@@ -60,7 +36,7 @@ def test_a_loaded_selector_ranks_without_torch(tmp_path):
     selector = SourceSelector(catalog, k=-0.5).fit(X)
     joblib.dump(selector, tmp_path / "selector.joblib")
     np.save(tmp_path / "X.npy", X)
-    result = run(
+    result = run_without_torch(
         """
         import joblib, numpy as np
 
