@@ -136,8 +136,9 @@ def _rank(args):
     selector = _checked_selector(catalog, k=k, metric=metric)
     records = _embedded(_read_datasets([args.dataset]), args, catalog)
     X = np.array([record["embedding"] for record in records])
-    scores, order = np.asarray(selector.decision_function(X)), selector.predict(X)
+    order = selector.predict(X)
     size_term, divergence_term = selector.decision_terms(X)
+    scores = size_term + divergence_term
     column = {name: j for j, name in enumerate(catalog.names)}
     for i, record in enumerate(records):
         ranked = [column[name] for name in order[i]]
