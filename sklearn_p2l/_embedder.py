@@ -109,7 +109,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         animated, oversized, NaN, out of range) or a malformed line of text: an error
         that names it, or a warning with the number skipped.
 
-    memory : str or object with the joblib.Memory interface, default=None
+    memory : str, path-like or object with the joblib.Memory interface, default=None
         Caches summaries by the content of the dataset (files by path, size and time
         of change), so that each dataset is embedded once in a grid search. Torch
         Datasets are not cached.
@@ -198,7 +198,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "on_error": [StrOptions({"raise", "skip"})],
-        "memory": [str, HasMethods(["cache"]), None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "device": [str],
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
@@ -365,7 +365,10 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                 features = self._check_features(dataset)
                 return summarize([features], self.summary, self.proportion), []
             key = None if self.memory is None else content_key(dataset)
-            memory = check_memory(None if key is None else self.memory)
+            memory = None if key is None else self.memory
+            if isinstance(memory, os.PathLike):
+                memory = os.fspath(memory)
+            memory = check_memory(memory)
             look_up = memory.cache(_call, ignore=["compute"])
             settings = (self.fingerprint_, self.precision, self.on_error)
             if self.max_samples is not None:

@@ -61,6 +61,7 @@ class RankingMixin:
             are ranked by their index, as int.
         """
         E = np.asarray(self.decision_function(X))
+        self._check_pick(E)
         return self.source_labels_[np.argsort(-E, axis=1, kind="stable")]
 
     def predict_top(self, X, n_top=5):
@@ -97,6 +98,7 @@ class RankingMixin:
             candidates = np.flatnonzero(scores >= lowest)  # more, where scores tie
             order = np.argsort(-scores[candidates], kind="stable")
             row[:] = candidates[order[:n_top]]
+        self._check_pick(E)
         return self.source_labels_[best]
 
     def score(self, X, y, sample_weight=None):
@@ -129,6 +131,9 @@ class RankingMixin:
         y = np.where(np.isneginf(E), np.nan, y)  # no candidates, such as the target
         top = getattr(self, "top", None)
         return spearman_score(y, E, top=top, sample_weight=sample_weight)
+
+    def _check_pick(self, E):
+        """Tell where the pick is arbitrary; baselines are meant to be as they are."""
 
     def _check_targets(self, X, *, reset=False):
         """Check X, and with `reset` learn the sources; return X as an array."""

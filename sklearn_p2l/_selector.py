@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_p2l._frames import import_pandas
 from sklearn_p2l._ranking import RankingMixin, as_catalog, check_improvements, zscore
 from sklearn_p2l.catalog import SourceCatalog, check_same_fingerprint
 from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE
@@ -253,6 +254,77 @@ class SourceSelector(RankingMixin, BaseEstimator):
         D = self._divergences(self._check_targets(X))
         size_term, divergence_term = self._terms(D)
         return size_term, self.k_ * divergence_term
+
+    def explain(self, X):
+        """Rank the sources for every target, and tell what each score is made of.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            As in `decision_function`.
+
+        Returns
+        -------
+        ranking : pandas.DataFrame
+            One row per target and candidate, best first, with the columns "target"
+            (the index of a DataFrame, else the number of the row), "rank" (from 1),
+            "source", "size", "E", "size_term", "divergence_term" (their sum is E) and
+            "margin", by how much E is above that of the next source.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import SourceSelector
+        >>> selector = SourceSelector(
+        ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]], sizes=[2_000, 3_000, 9_000], k=-2.0
+        ... ).fit([[1, 9, 2]])
+        >>> selector.explain([[1, 9, 2]]).round(2)  # doctest: +NORMALIZE_WHITESPACE
+           target  rank  source  size     E  size_term  divergence_term  margin
+        0       0     1       1  3000  2.45      -0.36             2.81    2.20
+        1       0     2       2  9000  0.24       1.37            -1.12    2.93
+        2       0     3       0  2000 -2.69      -1.00            -1.69     NaN
+        """
+        pd = import_pandas()
+        size_term, divergence_term = self.decision_terms(X)
+        scores = size_term + divergence_term
+        self._check_pick(scores)
+        targets = X.index if hasattr(X, "columns") else range(len(scores))
+        tables = []
+        for target, *terms, E in zip(targets, size_term, divergence_term, scores):
+            order = np.argsort(-E, kind="stable")[: np.isfinite(E).sum()]
+            table = {
+                "target": target,
+                "rank": np.arange(1, len(order) + 1),
+                "source": self.source_labels_[order],
+                "size": self.sources_.sizes[order],
+                "E": E[order],
+                "size_term": terms[0][order],
+                "divergence_term": terms[1][order],
+                "margin": np.append(-np.diff(E[order]), np.nan),
+            }
+            tables.append(pd.DataFrame(table))
+        return pd.concat(tables, ignore_index=True)
+
+    def _check_pick(self, E):
+        best = E == E.max(axis=1, keepdims=True)
+        tied = np.flatnonzero(best.sum(axis=1) > 1)
+        if not len(tied):
+            return
+        names = self.source_labels_[best[tied[0]]].tolist()
+        warnings.warn(
+            f"Several sources have the highest E for {len(tied)} of {len(E)} targets "
+            f"(row {tied[0]}: {', '.join(map(str, names[:5]))}"
+            f"{', ...' if len(names) > 5 else ''}), and the first of them in the "
+            "catalog is the pick. Unless they are alike in both, their size and "
+            f"divergence weigh each other up at k = {self.k_:.4g}: pass a lower k to "
+            "prefer the nearer one, a higher k for the larger.",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _scores(self, X):
         size_term, divergence_term = self._terms(self._divergences(X))

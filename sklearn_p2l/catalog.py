@@ -1,6 +1,7 @@
 """What a zoo of sources is: in memory, and on disk as plain open formats."""
 
 import hashlib
+import html
 import json
 import os
 import re
@@ -22,6 +23,8 @@ _FORMAT = "sklearn_p2l.SourceCatalog"
 _VERSION = 1
 # Larger summary files are memory-mapped when a catalog is loaded.
 _MEMORY_MAP_BYTES = 64 * 2**20
+# Sources of a longer catalog that notebooks show.
+_ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -434,6 +437,24 @@ class SourceCatalog:
             f"{', '.join(shown)})"
         )
 
+    def _repr_html_(self):
+        """Show the catalog as a table in notebooks, the first sources of a long one."""
+        shown = range(min(len(self), _ROWS_SHOWN))
+        keys = ("architecture", "n_classes", "checkpoint")
+        rows = "".join(
+            _html_row("td", self.names[j], f"{self.sizes[j].item():,}", *details)
+            for j in shown
+            for details in [[self._details[j][key] for key in keys]]
+        )
+        more = len(self) - len(shown)
+        caption = f"{len(self):,} source{'s' * (len(self) != 1)}, {self.n_features:,} "
+        caption += f"features of {self.fingerprint or 'an unknown reference network'}"
+        return (
+            f"<table><caption>{html.escape(caption)}</caption><thead>"
+            f"{_html_row('th', 'name', 'size', *keys)}</thead><tbody>{rows}"
+            f"{_html_row('td', f'and {more:,} more') if more else ''}</tbody></table>"
+        )
+
     def __getstate__(self):
         return dict(self.__dict__, embeddings=np.asarray(self.embeddings))
 
@@ -647,6 +668,11 @@ def atomic_write(path):
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def _html_row(tag, *cells):
+    cells = ["" if cell is None else html.escape(str(cell)) for cell in cells]
+    return f"<tr>{''.join(f'<{tag}>{cell}</{tag}>' for cell in cells)}</tr>"
 
 
 def _check_name(name):

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from xml.etree import ElementTree
 
 import joblib
 import numpy as np
@@ -372,3 +373,22 @@ def test_repr(zoo):
     )
     assert repr(many).endswith("e (5), ...)")
     assert "SourceCatalog(3 sources" in repr(SourceSelector(zoo))
+
+
+def test_html_repr():
+    catalog = SourceCatalog.from_arrays(
+        np.ones((30, 2)),
+        sizes=range(1_000, 1_030),
+        names=["<script>alert(1)</script>", *map(str, range(1, 30))],
+        architectures=["resnet18", *[None] * 29],
+        fingerprint="net:<b>",
+    )
+    root = ElementTree.fromstring(catalog._repr_html_())  # well-formed
+    assert root.find("caption").text == "30 sources, 2 features of net:<b>"
+    rows = [["".join(cell.itertext()) for cell in row] for row in root.iter("tr")]
+    assert rows[0] == ["name", "size", "architecture", "n_classes", "checkpoint"]
+    assert rows[1] == ["<script>alert(1)</script>", "1,000", "resnet18", "", ""]
+    assert rows[-1] == ["and 10 more"] and len(rows) == 22
+    short = ElementTree.fromstring(catalog[:1]._repr_html_())
+    assert short.find("caption").text.startswith("1 source, ")
+    assert len(list(short.iter("tr"))) == 2

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -505,6 +506,48 @@ def test_preprocessing_is_that_of_torchvision(rng, shape):
         )(Image.fromarray(image))
         got = network.preprocess([image])[0].permute(1, 2, 0).numpy()
         assert np.abs(got.astype(int) - np.asarray(pil).astype(int)).max() <= 1
+
+
+def test_another_input_for_the_same_image_needs_another_revision():
+    """If this fails, raise the revision; then give its number and the pixels here."""
+    row, column = np.mgrid[:90, :70]
+    image = np.stack([row * 2, column * 3, (row * column) % 256], -1).astype(np.uint8)
+    rule = networks.open_network("squeezenet1_1", weights=None, image_size=32)
+    rule = rule.preprocessing
+    assert rule.revision == 2
+    red, green, blue = np.moveaxis(rule(image)[::10, ::10], -1, 0)
+    assert red.tolist() == [[n] * 4 for n in (32, 70, 108, 146)]
+    assert green.tolist() == [[13, 69, 126, 183]] * 4
+    assert blue.tolist() == [
+        [66, 109, 153, 159],
+        [147, 54, 174, 102],
+        [137, 164, 137, 141],
+        [99, 150, 146, 122],
+    ]
+
+
+def test_vectors_and_caches_of_another_revision_are_not_used(
+    datasets, tmp_path, monkeypatch
+):
+    embedder = small(memory=tmp_path)
+    vectors = embedder.fit_transform(datasets)
+    zoo = SourceCatalog.from_arrays(vectors, sizes=range(1, 6), names=list("abcde"))
+    passes = []
+    original = networks.extract_features
+    monkeypatch.setattr(
+        networks,
+        "extract_features",
+        lambda *a, **k: passes.append(1) or original(*a, **k),
+    )
+    monkeypatch.setattr(
+        networks.images, "_SMALL", replace(networks.images._SMALL, revision=99)
+    )
+    others = clone(embedder).fit_transform(datasets)
+    assert len(passes) == 5
+    with pytest.raises(ValueError, match="reference network"):
+        SourceSelector(zoo, k=-1.0).fit(others)
+    with pytest.raises(ValueError, match="reference network"):
+        pickle.loads(pickle.dumps(embedder)).transform([datasets[0][:2]])
 
 
 def test_images_read_uncropped_are_cropped_later_alike(tmp_path, rng):

@@ -209,12 +209,69 @@ def test_nothing_to_rank_by():
     S = np.ones((3, 4))
     selector = SourceSelector(S, k=0.0).fit([[1.0, 2, 3, 4]])
     assert_array_equal(selector.decision_function([[1.0, 2, 3, 4]]), np.zeros((1, 3)))
-    assert_array_equal(selector.predict([[1.0, 2, 3, 4]]), [[0, 1, 2]])
+    with pytest.warns(UserWarning, match=r"for 1 of 1 targets \(row 0: 0, 1, 2\)"):
+        assert_array_equal(selector.predict([[1.0, 2, 3, 4]]), [[0, 1, 2]])
     assert selector.score([[1.0, 2, 3, 4]], [[0.1, 0.3, 0.2]]) == 0
     # equal vectors: size alone ranks, whatever round-off says
     S = np.full((3, 7), 0.1) * [[1], [3], [7]]
     selector = SourceSelector(S, sizes=[1, 3, 2], k=-1e6).fit(np.ones((1, 7)))
     assert_array_equal(selector.predict(np.ones((1, 7))), [[1, 2, 0]])
+
+
+def test_two_sources_that_tie_are_told_of():
+    """Of two sources z is 1 and -1, so that k = -1 ties a nearer with a larger one."""
+    zoo = SourceCatalog.from_arrays(
+        [[0.9, 0.1], [0.1, 0.9]], sizes=[100, 900], names=["small", "large"]
+    )
+    nearer_small, nearer_large = [0.8, 0.2], [0.2, 0.8]
+    selector = SourceSelector(zoo, k=-1.0).fit([nearer_large])
+    assert selector.predict([nearer_large])[0, 0] == "large"
+    both = [nearer_large, nearer_small]
+    for predict in (selector.predict, selector.predict_top, selector.explain):
+        arguments = [both, 1] if predict == selector.predict_top else [both]
+        with pytest.warns(UserWarning, match=r"1 of 2 targets \(row 1: small, large\)"):
+            predict(*arguments)
+    for k, pick in [(-1.01, "small"), (-0.99, "large")]:  # as the warning advises
+        selector = SourceSelector(zoo, k=k).fit([nearer_small])
+        assert selector.predict([nearer_small])[0, 0] == pick
+
+
+def test_explain(problem):
+    catalog, X, y = problem
+    selector = SourceSelector(catalog, metric="js").fit(X, y)
+    ranking = selector.explain(X)
+    assert len(ranking) == len(X) * len(catalog)
+    assert ranking["target"].tolist() == np.repeat(range(len(X)), 5).tolist()
+    picks = ranking.pivot(index="target", columns="rank", values="source")
+    assert_array_equal(picks.to_numpy(), selector.predict(X))
+    # each term by scipy
+    D = pairwise_divergence(X, catalog.embeddings, metric="js")
+    for term, expected in [
+        ("size_term", np.tile(zscore(np.log(catalog.sizes)), (len(X), 1))),
+        ("divergence_term", selector.k_ * zscore(D, axis=1)),
+        ("size", np.tile(catalog.sizes, (len(X), 1))),
+        ("E", selector.decision_function(X)),
+    ]:
+        table = ranking.pivot(index="target", columns="source", values=term)
+        assert_allclose(table[list(catalog.names)], expected, atol=1e-9)
+    E = ranking.pivot(index="target", columns="rank", values="E").to_numpy()
+    margin = ranking.pivot(index="target", columns="rank", values="margin")
+    assert_allclose(margin.to_numpy()[:, :-1], E[:, :-1] - E[:, 1:])
+    assert margin[5].isna().all()
+
+
+def test_explain_names_targets_and_leaves_out_who_is_no_candidate(problem):
+    catalog, X, _ = problem
+    X = pd.DataFrame(np.vstack([catalog.embeddings[1], X[0]]), index=["own", "other"])
+    selector = SourceSelector(catalog, k=-1.0, exclude_self=True).fit(X)
+    ranking = selector.explain(X)
+    assert ranking["target"].tolist() == ["own"] * 4 + ["other"] * 5
+    own = ranking[ranking["target"] == "own"]
+    assert NAMES[1] not in own["source"].tolist()
+    assert np.isfinite(own["E"]).all()
+    assert ranking["margin"].isna().tolist() == [False] * 3 + [True] + [False] * 4 + [
+        True
+    ]
 
 
 def test_warns_when_size_adds_nothing(rng):
@@ -587,12 +644,12 @@ def test_precomputed_columns_are_matched_by_name():
 
 def test_precomputed_nan_is_no_candidate():
     D = np.array([[0.1, np.nan, 0.5], [0.8, 0.2, 0.4]])
-    selector = SourceSelector(SIZED, metric="precomputed", k=-1.0).fit(D)
+    selector = SourceSelector(SIZED, metric="precomputed", k=-0.5).fit(D)
     E = np.asarray(selector.decision_function(D))
     assert np.isneginf(E[0, 1]) and np.isfinite(E).sum() == 5
     assert selector.predict(D)[0].tolist()[-1] == "b"
     # z is over the candidates of each target: two of them, so -1 and 1
-    assert_allclose(np.sort(np.abs(selector.decision_terms(D)[1][0])), [0, 1, 1])
+    assert_allclose(np.sort(np.abs(selector.decision_terms(D)[1][0])), [0, 0.5, 0.5])
     with pytest.raises(ValueError, match="got none in row 1"):
         selector.predict([[0.1, 0.2, 0.3], [np.nan] * 3])
     itself = SourceSelector(SIZED, metric="precomputed", k=-1.0, exclude_self=True)

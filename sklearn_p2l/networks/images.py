@@ -37,13 +37,19 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images become the input of a network: resize, centre crop, normalise."""
+    """How images become the input of a network: resize, centre crop, normalise.
+
+    Raise `revision` with every change by which the same image becomes another input:
+    it is part of the fingerprint, so that vectors from before are refused and caches of
+    them not used.
+    """
 
     resize_size: int = 256
     crop_size: int = 224
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
+    revision: int = 2
 
     def at(self, image_size: int | None) -> "Preprocessing":
         """Return the same preprocessing for images of another size."""
