@@ -293,7 +293,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        vectors : ndarray of shape (n_datasets, n_features_out_)
+        vectors : ndarray of shape (n_datasets, `n_features_out_`)
             One summary per dataset, of L1 norm 1. Row i depends on dataset i alone.
             The array carries `fingerprint_` as its attribute `origin`.
 
@@ -341,7 +341,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         return TracedArray(np.vstack(rows), origin=self.fingerprint_)
 
     def get_feature_names_out(self, input_features=None):
-        """Name the output features: "<fingerprint_>#<number>".
+        """Name the output features, by `fingerprint_`, "#" and a number.
 
         Parameters
         ----------
@@ -350,7 +350,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        names : ndarray of str objects of shape (n_features_out_,)
+        names : ndarray of str objects of shape (`n_features_out_`,)
         """
         check_is_fitted(self, "n_features_out_")
         return np.array(

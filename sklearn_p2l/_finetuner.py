@@ -71,7 +71,9 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         Initial learning rate of the last layer.
 
     body_learning_rate_multiplier : float, default=0.1
-        Learning rate of the other layers, relative to `learning_rate`; 0 freezes them.
+        Learning rate of the other layers, relative to `learning_rate`; 0 freezes them,
+        and they compute as in prediction: without dropout, and with the statistics of
+        their batch normalisation as they are.
 
     epochs : int, default=30
         Passes over the training data, at most.

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
 import tempfile
 import threading
@@ -98,21 +99,48 @@ def run_job(path, function, arguments, *, n_workers, parent):
         start = time.perf_counter()
         with as_worker(n_workers, parent, arguments["tuner"].device):
             try:
-                record = function(**arguments) | {"error": None}
+                with no_interrupt_lost():
+                    try:
+                        record = function(**arguments) | {"error": None}
+                    except Exception as error:  # the others go on, whatever it is
+                        record = arguments["known"] | {
+                            "performance": None,
+                            "error": f"{type(error).__name__}: {error}",
+                        }
             except KeyboardInterrupt:
                 _interrupted = is_worker
                 raise
-            except Exception as error:  # the others go on, whatever it is
-                record = arguments["known"] | {
-                    "performance": None,
-                    "error": f"{type(error).__name__}: {error}",
-                }
         record["seconds"] = time.perf_counter() - start
         record["versions"] = _versions()
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         with atomic_write(path) as file:
             file.write(text.encode())
         return True
+
+
+@contextmanager
+def no_interrupt_lost():
+    """Raise KeyboardInterrupt at the end where one came and something swallowed it.
+
+    Compiled code that reads tensors makes other errors of it, for instance.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() != threading.main_thread():
+        yield
+        return
+    caught = []
+
+    def note(*args):
+        caught.append(args)
+        handler(*args)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if caught:
+        raise KeyboardInterrupt
 
 
 @contextmanager

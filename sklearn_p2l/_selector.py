@@ -110,7 +110,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
     n_features_in_ : int
         Width of the summaries.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` was a DataFrame.
 
     See Also
@@ -246,7 +246,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
         Returns
         -------
         size_term : ndarray of shape (n_targets, n_sources)
-            z(log|s|).
+            ``z(log|s|)``.
         divergence_term : ndarray of shape (n_targets, n_sources)
             k * z(D(t, s)).
         """
@@ -366,7 +366,12 @@ class SourceSelector(RankingMixin, BaseEstimator):
         selector.sources_, selector.source_labels_ = catalog, labels
         selector.fingerprint_ = catalog.fingerprint
         selector.n_features_in_ = len(catalog) if precomputed else catalog.n_features
-        vars(selector).pop("feature_names_in_", None)
+        same_features = (catalog.fingerprint, selector.n_features_in_) == (
+            self.fingerprint_,
+            self.n_features_in_,
+        )
+        if precomputed or not same_features:
+            vars(selector).pop("feature_names_in_", None)
         return selector
 
     def _terms(self, D):

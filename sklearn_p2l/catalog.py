@@ -37,7 +37,7 @@ class Source:
         Unique name within a catalog.
 
     size : int or float
-        Number of training examples, |s| in the paper; positive.
+        Number of training examples, ``|s|`` in the paper; positive.
 
     embedding : array-like of shape (n_features,)
         Summary vector of the source's data, as a DatasetEmbedder returns it.
@@ -441,11 +441,11 @@ class SourceCatalog:
         """Show the catalog as a table in notebooks, the first sources of a long one."""
         shown = range(min(len(self), _ROWS_SHOWN))
         keys = ("architecture", "n_classes", "checkpoint")
-        rows = "".join(
-            _html_row("td", self.names[j], f"{self.sizes[j].item():,}", *details)
-            for j in shown
-            for details in [[self._details[j][key] for key in keys]]
-        )
+        rows = ""
+        for j in shown:
+            details = [self._details[j][key] for key in keys]
+            details[2] = details[2] and os.path.basename(details[2])
+            rows += _html_row("td", self.names[j], f"{self.sizes[j]:,}", *details)
         more = len(self) - len(shown)
         caption = f"{len(self):,} source{'s' * (len(self) != 1)}, {self.n_features:,} "
         caption += f"features of {self.fingerprint or 'an unknown reference network'}"

@@ -29,8 +29,12 @@ from sklearn_p2l._protocol import (
     hash_file,
 )
 from sklearn_p2l.catalog import SourceCatalog
+from sklearn_p2l.datasets._images import is_sequence
 
 __all__ = ["measure_improvement", "split_quarters", "train_sources"]
+
+# Image files of targets whose pixels take more than this are read by each training.
+_BYTES_READ_ONCE = 2 * 2**30
 
 
 def measure_improvement(
@@ -222,7 +226,7 @@ def measure_improvement(
     if dry_run:
         what = (
             f"{len(tasks)} targets × ({len(sources)} sources + no transfer) × "
-            f"{len(seeds)} seeds"
+            f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
         )
         _print_estimate(jobs, what, n_jobs)
     else:
@@ -449,7 +453,8 @@ def _read_files_once(tasks, architectures, tuner):
     """Replace the image files of tasks by their pixels, which all cells share.
 
     They are resized as the networks will want them but not yet cropped, so that this
-    changes no result. Workers map one file of each array into their memory.
+    changes pixels by no more than rounding does. Workers map one file of each array
+    into their memory. Targets that would take too much of it are read by each cell.
     """
     from sklearn_p2l import networks
 
@@ -462,21 +467,26 @@ def _read_files_once(tasks, architectures, tuner):
     ]
     if len({repr(network.preprocessing) for network in opened}) > 1:
         return
+    if opened[0].takes != "images":
+        return
+    side = opened[0].preprocessing.resize_size
+    left = _BYTES_READ_ONCE
     for task in tasks:
+        parts = [part for part in ("X", "X_test") if _are_files(task[part])]
+        n_bytes = sum(len(task[part]) for part in parts) * side * side * 3
+        if n_bytes > left:
+            continue
+        left -= n_bytes
         try:
-            pixels = {
-                part: opened[0].read_uncropped(task[part])
-                for part in ("X", "X_test")
-                if _are_files(task[part])
-            }
+            pixels = {part: opened[0].read_uncropped(task[part]) for part in parts}
         except ValueError:  # each cell will record what is wrong with its images
             continue
         task.update(pixels)
 
 
 def _are_files(X):
-    is_sequence = isinstance(X, (list, tuple)) or (X is not None and np.ndim(X) == 1)
-    return is_sequence and isinstance(X[0], (str, os.PathLike))
+    X = X.to_numpy() if hasattr(X, "to_numpy") else X
+    return is_sequence(X) and len(X) and isinstance(X[0], (str, os.PathLike))
 
 
 def _train_source(

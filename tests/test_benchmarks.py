@@ -3,13 +3,17 @@
 import importlib.util
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import real_file, real_images
+from numpy.testing import assert_allclose
+
+from sklearn_p2l.datasets import load_transfer_results
+from sklearn_p2l.divergence import pairwise_divergence
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -99,15 +103,6 @@ def test_relation_sources_never_see_the_text_of_a_target():
     assert len(seen) > 50_000
 
 
-@pytest.mark.slow
-def test_relation_example_runs():
-    script = BENCHMARKS.parent / "examples" / "relations.py"
-    command = [sys.executable, "-W", "error", str(script)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("(the pick)") == 2 and "Done in" in result.stdout
-
-
 def test_speed_page_holds_the_measured_tables():
     spec = importlib.util.spec_from_file_location("page", BENCHMARKS / "page.py")
     page = importlib.util.module_from_spec(spec)
@@ -121,3 +116,35 @@ def test_speed_page_holds_the_measured_tables():
         for path in (BENCHMARKS / folder / "results").glob("*.csv")
     }
     assert tables == measured
+
+
+def test_packaged_results_are_those_of_the_benchmark():
+    results, tables = load_transfer_results(), BENCHMARKS / "transfer" / "results"
+    sources = pd.read_csv(tables / "sources.csv").query("source != 'imagenet'")
+    names = sources["source"].tolist()
+    assert list(results.sources.names) == names
+    assert results.sources.sizes.tolist() == sources["size"].tolist()
+    n_classes = [source.n_classes for source in results.sources]
+    assert n_classes == sources["n_classes"].tolist()
+    targets = pd.read_csv(tables / "targets.csv")
+    assert results.target_names == targets["target"].tolist()
+    assert results.target_sizes.tolist() == targets["n_train"].tolist()
+    assert results.training.tolist() == (targets["group"] == "training").tolist()
+    records = pd.read_csv(tables / "measured.csv", keep_default_na=False)
+    records = records.query("architecture == 'small_resnet' and steps == 200")
+    means = records.groupby(["target", "source"])["performance"].mean().unstack()
+    means = means.loc[results.target_names]
+    assert_allclose(results.baseline, means["none"], atol=1e-9)
+    performance = results.improvements + results.baseline[:, None]
+    assert_allclose(performance, means[names], atol=1e-9)
+    divergences = pd.read_csv(tables / "divergences.csv")
+    divergences = divergences.query(
+        "reference == 'squeezenet' and image_size == 224 and summary == 'mean'"
+    )
+    for metric, table in divergences.groupby("metric"):
+        D = pairwise_divergence(
+            results.vectors, results.sources.embeddings, metric=metric
+        )
+        expected = table.set_index("target").loc[results.target_names, names]
+        assert_allclose(D, expected, rtol=1e-5)
+    assert results.vectors.origin == results.sources.fingerprint

@@ -13,7 +13,7 @@ import torch
 from conftest import real_file, real_images
 from joblib.externals.loky import get_reusable_executor
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.stats import chisquare, trim_mean
 from sklearn import clone
 from sklearn.exceptions import NotFittedError
@@ -562,6 +562,18 @@ def test_images_read_uncropped_are_cropped_later_alike(tmp_path, rng):
     assert (got != expected).float().mean() < 0.02
 
 
+@pytest.mark.parametrize("image_size", [16, 31, 32, 48, 100, 112])
+def test_images_read_uncropped_have_their_crop_in_the_same_place(image_size, rng):
+    """Whatever rounding does to halves of pixels."""
+    network = networks.open_network("resnet18", weights=None, image_size=image_size)
+    for _ in range(12):
+        size = rng.integers(20, 300, size=2)
+        images = [rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)]
+        (expected,) = network.read(images, 1)
+        (got,) = network.read(network.read_uncropped(images), 1)
+        assert (got.int() - expected.int()).abs().max() <= 1
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121"])
 def test_folding_batch_norm_changes_nothing_but_speed(name, rng):
     network = networks.open_network(name, weights=None, image_size=64)
@@ -586,6 +598,25 @@ def test_folding_batch_norm_changes_nothing_but_speed(name, rng):
     n_left = sum("norm" in str(n.target) or "bn" in str(n.target) for n in folded)
     n_all = sum(isinstance(m, nn.BatchNorm2d) for m in network.model.modules())
     assert n_left <= n_all * 0.55  # densenet's norms stand before its convolutions
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_reduced_size_moves_no_crop(tmp_path, orientation, rng):
+    """Sides that 8 does not divide are padded when decoded at an eighth."""
+    small_image = rng.integers(0, 256, size=(4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(small_image).resize((151, 145), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.jpg"
+    image.save(path, quality=95, exif=exif)
+    network = networks.open_network("resnet18", weights=None, image_size=8)
+    with Image.open(path) as file:
+        whole = np.asarray(ImageOps.exif_transpose(file))
+    (reduced,) = network.read([path], 1)
+    (decoded,) = image_batches([path], 1, min_side=18)
+    assert min(decoded[0].shape[:2]) == 19
+    error = (reduced.float() - network.preprocess([whole]).float()).abs()
+    assert error.mean() < 1.5 and error.max() < 8
 
 
 def test_large_photos_are_decoded_at_a_reduced_size(tmp_path, rng):

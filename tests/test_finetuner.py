@@ -1,4 +1,5 @@
 import functools
+import pickle
 import subprocess
 import sys
 
@@ -33,6 +34,20 @@ from sklearn_p2l.networks import training
 
 SETTINGS = dict(image_size=16, epochs=2, random_state=0)
 scratch = functools.partial(FineTuner, source=None, backbone="small_resnet", **SETTINGS)
+
+
+def test_networks_whose_modules_have_versions_can_be_kept(dark_and_light, tmp_path):
+    """MNASNet does not load a state dict without the version of its modules."""
+    X, y = dark_and_light
+    tuner = FineTuner(
+        source=None, backbone="mnasnet0_5", image_size=48, epochs=1, random_state=0
+    ).fit(X, y)
+    expected = tuner.predict_proba(X)
+    assert_allclose(pickle.loads(pickle.dumps(tuner)).predict_proba(X), expected)
+    path = tmp_path / "mnasnet.safetensors"
+    source = tuner.to_source("light", embedding=[1.0], checkpoint=path)
+    again = FineTuner(sources=SourceCatalog([source]), source="light", epochs=1)
+    assert again.set_params(image_size=48).fit(X, y).source_ == "light"
 
 
 def make_embedder():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -250,6 +251,22 @@ def test_an_interrupted_worker_takes_no_further_job(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             _jobs.run_job(tmp_path / "a.json", function, arguments, **settings)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_that_becomes_an_error_is_no_result(tmp_path):
+    def swallowed(tuner, known):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("a broken file") from None
+
+    settings = dict(n_workers=1, parent=_jobs.this_process())
+    arguments = dict(tuner=TUNER, known={})
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        _jobs.run_job(tmp_path / "a.json", swallowed, arguments, **settings)
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_scoring_and_steps(zoo, tmp_path):
@@ -669,7 +686,11 @@ def test_files_are_read_once_for_all_cells(zoo, tmp_path, monkeypatch):
         "_read_file",
         lambda path, side: counted.append(path) or read(path, side),
     )
-    targets = {"split": (paths, y), "given": (paths[:30], y[:30], paths[30:], y[30:])}
+    series = pd.Series(paths, index=range(100, 140))
+    targets = {
+        "split": (paths, y),
+        "given": (series[:30], y[:30], series[30:], y[30:]),
+    }
     settings = dict(folder=tmp_path / "out", seeds=(0, 1), verbose=0)
     result = measure_improvement(targets, zoo, TUNER, **settings)
     assert len(counted) == 2 * len(paths)
@@ -679,6 +700,38 @@ def test_files_are_read_once_for_all_cells(zoo, tmp_path, monkeypatch):
     expected = tuner.fit(paths[:30], y[:30]).score(paths[30:], y[30:])
     records = result.records.set_index(["target", "source", "seed"])
     assert records.loc[("given", "s1", 1), "performance"] == expected
+
+
+def test_files_that_would_fill_the_memory_are_read_by_each_cell(
+    zoo, tmp_path, monkeypatch
+):
+    X, y = stripes(40, 1, 4)
+    for i, image in enumerate(X):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    targets = {"t": ([str(tmp_path / f"{i}.png") for i in range(40)], y)}
+    tables = {}
+    for limit in (10**9, 1000):
+        monkeypatch.setattr(ground_truth, "_BYTES_READ_ONCE", limit)
+        folder = tmp_path / str(limit)
+        tables[limit] = measure_improvement(
+            targets, zoo, TUNER, folder=folder, verbose=0
+        ).performances
+    assert tables[1000].equals(tables[10**9])
+
+
+def test_torch_datasets_are_targets(zoo, tmp_path):
+    X, y = stripes(40, 1, 4)
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, i):
+            return X[30 + i][: 8 + i % 3]  # of different sizes
+
+    target = {"t": (X[:30], y[:30], Images(), y[30:])}
+    result = measure_improvement(target, zoo, TUNER, folder=tmp_path, verbose=0)
+    assert np.isfinite(result.improvements).all(axis=None)
 
 
 def test_files_that_cannot_be_read_fail_their_cells_alone(zoo, tmp_path):

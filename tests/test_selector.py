@@ -236,6 +236,22 @@ def test_two_sources_that_tie_are_told_of():
         assert selector.predict([nearer_small])[0, 0] == pick
 
 
+def test_with_sources_keeps_the_names_of_the_same_features(problem):
+    catalog, X, y = problem
+    X = pd.DataFrame(X, columns=[f"net:1#{j}" for j in range(20)])
+    selector = SourceSelector(catalog, metric="js").fit(X, y)
+    other = selector.with_sources(catalog[:3])
+    assert other.predict(X).shape == (12, 3)  # without a warning of names
+    assert list(other.feature_names_in_) == list(X.columns)
+    another = SourceCatalog.from_arrays(
+        catalog.embeddings, sizes=catalog.sizes, names=NAMES, fingerprint="net:2"
+    )
+    assert not hasattr(selector.with_sources(another), "feature_names_in_")
+    D = pd.DataFrame(np.ones((2, 3)) + np.eye(3)[:2], columns=["a", "b", "c"])
+    selector = SourceSelector(SIZED, metric="precomputed", k=-1.0).fit(D)
+    assert not hasattr(selector.with_sources(SIZED), "feature_names_in_")
+
+
 def test_explain(problem):
     catalog, X, y = problem
     selector = SourceSelector(catalog, metric="js").fit(X, y)

@@ -16,6 +16,7 @@ from sklearn_p2l.datasets._relations import (
 )
 from sklearn_p2l.datasets._sampling import random_part
 from sklearn_p2l.datasets._small_tasks import load_small_tasks
+from sklearn_p2l.datasets._transfer_results import load_transfer_results
 from sklearn_p2l.datasets._words import build_vocabulary, read_word_vectors, tokenize
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "is_features",
     "list_images",
     "load_small_tasks",
+    "load_transfer_results",
     "random_part",
     "read_bags",
     "read_word_vectors",

@@ -34,7 +34,7 @@ def content_key(dataset):
             parts.append(joblib.hash(np.asarray(image)))
         elif isinstance(image, Image.Image):
             try:  # as the network will see it
-                parts.append(joblib.hash(read_image(image, "image")))
+                parts.append(joblib.hash(read_image(image, "image")[0]))
             except ImageError:
                 return None
         else:

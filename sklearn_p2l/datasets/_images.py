@@ -31,6 +31,9 @@ IMAGE_EXTENSIONS = (
     ".webp",
 )
 
+# Number of the EXIF tag that says how an image is to be turned.
+_ORIENTATION = 0x0112
+
 _RANGE = "uint8 in 0..255 or float in 0..1"
 
 
@@ -81,7 +84,9 @@ def image_batches(
         Collects the messages of skipped images.
 
     transform : callable, default=None
-        Applied to each image, an array of shape (H, W, 3), by several threads.
+        Applied by several threads to each image, an array of shape (H, W, 3), and to
+        the box of it that the picture fills: left, upper, right and lower end in
+        pixels. A JPEG file decoded at a reduced size may be padded by a part of one.
 
     min_side : int, default=None
         A JPEG file whose sides are both at least twice this many pixels may be
@@ -108,10 +113,10 @@ def image_batches(
 
     def read(i, image):
         try:
-            rgb = read_image(image, f"image {i}", min_side)
+            rgb, box = read_image(image, f"image {i}", min_side)
         except ImageError as error:
             return error
-        return rgb if transform is None else transform(rgb)
+        return rgb if transform is None else transform(rgb, box)
 
     any_image = False
     batches = _numbered_batches(expand(dataset), batch_size)
@@ -149,6 +154,17 @@ def list_images(folder):
     ------
     ValueError
         If there is no such folder, or no image in it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sklearn_p2l.datasets import list_images
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.png", "a.jpg", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     [Path(path).name for path in list_images(folder)]
+    ['a.jpg', 'b.png']
     """
     folder = os.path.expanduser(folder)
     if not os.path.isdir(folder):
@@ -271,11 +287,12 @@ def _first(item):
 
 
 def read_image(image, name, min_side=None):
-    """Read one image, in memory or a file, as uint8 (H, W, 3)."""
+    """Read one image as uint8 (H, W, 3), and the box of it that the picture fills."""
     if isinstance(image, (str, os.PathLike)):
         return _read_file(Path(image), min_side)
     try:
-        return _convert(image, name)
+        rgb = _convert(image, name)
+        return rgb, (0, 0, rgb.shape[1], rgb.shape[0])
     except ImageError:
         raise
     except Exception as error:  # decoders of broken images raise almost anything
@@ -336,15 +353,28 @@ def _read_file(path, min_side):
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if min_side is not None:
-                    image.draft(None, (min_side, min_side))
-                return _from_pil(image, str(path))
+                drafted = min_side and image.draft(None, (min_side, min_side))
+                box = drafted[1] if drafted else (0, 0, *image.size)
+                box = _turned(box, image.size, image.getexif().get(_ORIENTATION, 1))
+                return _from_pil(image, str(path)), box
     except ImageError:
         raise
     except Exception as error:  # decoders of broken files raise almost anything
         raise ImageError(
             f"the image must be readable, got {_explain(error)} for {path}."
         ) from error
+
+
+def _turned(box, size, orientation):
+    """Where a box lies once the image is turned as its EXIF orientation says."""
+    (left, upper, right, lower), (width, height) = box, size
+    if orientation in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 6, 7):
+        upper, lower = height - lower, height - upper
+    if orientation in (5, 6, 7, 8):
+        left, upper, right, lower = upper, left, lower, right
+    return left, upper, right, lower
 
 
 def _from_pil(image, name):

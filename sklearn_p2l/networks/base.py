@@ -54,7 +54,14 @@ class Network(nn.Module):
                 new = nn.Linear(old.in_features, num_classes, bias=bias)
             else:
                 new = nn.Conv2d(
-                    old.in_channels, num_classes, old.kernel_size, old.stride, bias=bias
+                    old.in_channels,
+                    num_classes,
+                    old.kernel_size,
+                    old.stride,
+                    old.padding,
+                    old.dilation,
+                    bias=bias,
+                    padding_mode=old.padding_mode,
                 )
         if zero:
             for parameter in new.parameters():

@@ -58,21 +58,40 @@ class Preprocessing:
         resize_size = round(self.resize_size * image_size / self.crop_size)
         return replace(self, resize_size=resize_size, crop_size=image_size)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, image: np.ndarray, box: tuple[float, ...] | None = None
+    ) -> np.ndarray:
         """Resize and crop a uint8 image (H, W, 3) to (crop_size, crop_size, 3).
 
-        As Pillow resizes a whole image, except that only the crop is computed.
+        As Pillow resizes a whole image, except that only the crop is computed. `box`
+        is the part of the array that the image fills, all of it by default.
         """
+        return self._cut(image, box, self.crop_size, 0)
+
+    def uncropped(self, image: np.ndarray, box: tuple[float, ...]) -> np.ndarray:
+        """Resize to (resize_size, resize_size, 3), of which a call cuts the same."""
+        margin = round((self.resize_size - self.crop_size) / 2)
+        return self._cut(image, box, self.resize_size, margin)
+
+    def _cut(self, image, box, side, margin):
+        """Cut a square that begins `margin` pixels before the crop."""
         height, width = image.shape[:2]
-        short, crop = min(height, width), self.crop_size
-        if height == width == crop == self.resize_size:
+        left, upper, right, lower = box or (0, 0, width, height)
+        width, height = right - left, lower - upper
+        short = min(width, height)
+        if height == width == side == self.resize_size:
             return image
-        size = [int(self.resize_size * side / short) for side in (width, height)]
-        left, top = (round((side - crop) / 2) for side in size)
+        size = [int(self.resize_size * side_ / short) for side_ in (width, height)]
+        x, y = (round((side_ - self.crop_size) / 2) - margin for side_ in size)
         across, down = width / size[0], height / size[1]
-        box = (left * across, top * down, (left + crop) * across, (top + crop) * down)
+        cut = (
+            left + x * across,
+            upper + y * down,
+            left + (x + side) * across,
+            upper + (y + side) * down,
+        )
         method = Image.Resampling[self.interpolation.upper()]
-        return np.asarray(Image.fromarray(image).resize((crop, crop), method, box))
+        return np.asarray(Image.fromarray(image).resize((side, side), method, cut))
 
 
 class ImageNetwork(Network):
@@ -125,9 +144,8 @@ class ImageNetwork(Network):
     def read_uncropped(self, images: Sequence) -> np.ndarray:
         """Read images as squares (n, R, R, 3) that `read` would only have to crop."""
         rule = self.preprocessing
-        squares = replace(rule, crop_size=rule.resize_size)
         batches = image_batches(
-            images, 32, transform=squares, min_side=2 * rule.resize_size
+            images, 32, transform=rule.uncropped, min_side=2 * rule.resize_size
         )
         return np.concatenate([np.stack(batch) for batch in batches])
 

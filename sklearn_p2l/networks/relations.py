@@ -72,12 +72,60 @@ class PCNN(nn.Module):
     over the contexts describe the pair (paper, Figure 3). These features are never
     negative, as KL and its kin need them.
 
-    Words outside the vocabulary share `n_buckets` vectors by a hash of their letters.
+    Parameters
+    ----------
+    vocabulary : sequence of str, default=()
+        Known words. Others share `n_buckets` vectors by a hash of their letters.
 
-    `word_vectors`, a file in GloVe's format, gives vocabulary, `word_size` and initial
-    vectors. Of a context longer than `max_tokens` the tokens nearest to an entity
-    count; of a bag with more than `max_contexts` contexts so many, drawn by `seed` and
-    their text, whatever their order.
+    num_classes : int, default=2
+        Number of relations.
+
+    word_vectors : str or path-like, default=None
+        File in GloVe's format, which gives vocabulary (where that is empty),
+        `word_size` and initial vectors.
+
+    word_size, position_size : int, default=50, 5
+        Widths of the vectors of words, and of their distances from an entity.
+
+    n_buckets : int, default=4096
+        Vectors that unknown words share.
+
+    max_distance : int, default=60
+        Larger distances from an entity, in words, count as this one.
+
+    n_filters : int, default=230
+        Filters of the convolution.
+
+    kernel_size : int, default=3
+        Words that a filter sees at once; odd.
+
+    n_features : int, default=200
+        Width of the features.
+
+    dropout : float, default=0.5
+        Share of the features that training leaves out.
+
+    max_tokens : int, default=120
+        Of a longer context, the tokens nearest to an entity count.
+
+    max_contexts : int, default=100
+        Of a bag with more contexts, so many count, drawn by `seed` and their text,
+        whatever their order.
+
+    seed : int, default=0
+        See `max_contexts`.
+
+    References
+    ----------
+    Zeng et al., "Distant Supervision for Relation Extraction via Piecewise
+    Convolutional Neural Networks", 2015; the paper, section 3.3.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from sklearn_p2l import FineTuner
+    >>> from sklearn_p2l.networks import PCNN
+    >>> tuner = FineTuner(source=None, backbone=partial(PCNN, n_filters=60))
     """
 
     def __init__(

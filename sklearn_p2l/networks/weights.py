@@ -1,6 +1,7 @@
 """Weights on disk: read without unpickling, compared key by key, hashed."""
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,8 @@ def get_weights(model: nn.Module) -> dict[str, np.ndarray]:
 
 def set_weights(model: nn.Module, arrays: dict[str, np.ndarray]) -> None:
     """Copy arrays back into a model of the same architecture."""
-    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
+    state = {k: torch.from_numpy(np.array(v)) for k, v in arrays.items()}
+    model.load_state_dict(_with_versions(state, model))
 
 
 def load_weights(
@@ -125,7 +127,14 @@ def load_weights(
     fitting = {
         k: v for k, v in state.items() if k in wanted and v.shape == wanted[k].shape
     }
-    model.load_state_dict({**wanted, **fitting})
+    model.load_state_dict(_with_versions({**wanted, **fitting}, model))
+
+
+def _with_versions(state: dict[str, torch.Tensor], model: nn.Module) -> OrderedDict:
+    """Add the versions of modules, which torch keeps beside a state dict."""
+    state = OrderedDict(state)
+    state._metadata = model.state_dict()._metadata
+    return state
 
 
 def hash_weights(module: nn.Module, *, but: str = "") -> str:

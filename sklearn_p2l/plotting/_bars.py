@@ -29,7 +29,7 @@ class RankingDisplay:
     Parameters
     ----------
     size_term : ndarray of shape (n_sources,)
-        z(log|s|), the first term of `SourceSelector.decision_terms`.
+        ``z(log|s|)``, the first term of `SourceSelector.decision_terms`.
     divergence_term : ndarray of shape (n_sources,)
         k * z(D), the second one.
     names : list of str

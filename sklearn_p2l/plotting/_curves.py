@@ -112,7 +112,7 @@ class KCurveDisplay:
         """Ends of the k axis that show what matters."""
         ends = np.concatenate([curve[:, 0] for curve in self.curves.values()])
         ends = ends[np.isfinite(ends)]
-        shown = [*np.percentile(ends, [5, 95])] if ends.size else []
+        shown = [*np.percentile(ends, [10, 90])] if ends.size else []
         for k, interval in best:
             shown += [k, *(end for end in interval if np.isfinite(end))]
         margin = 0.05 * (max(shown) - min(shown)) or 1.0

@@ -1,0 +1,150 @@
+"""
+Serve a selector in another application, without torch
+======================================================
+
+Networks are needed to embed datasets and to fine-tune. Ranking needs only NumPy, SciPy
+and scikit-learn. So a fitted :class:`~sklearn_p2l.SourceSelector` can serve where
+PyTorch is not installed: in a web service, say. Here we fit one, store it, and use it
+in a process that cannot import torch.
+"""
+
+# %%
+# Where torch is
+# --------------
+# A small reference network is trained on one source for a few seconds. Then it embeds
+# all sources and three targets, and the selector gets its catalog. The weight ``k`` is
+# borrowed.
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import joblib
+import matplotlib.pyplot as plt
+
+from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, SourceSelector
+from sklearn_p2l.datasets import load_small_tasks
+from sklearn_p2l.plotting import RankingDisplay
+
+tasks = load_small_tasks(random_state=0)
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
+
+reference = tasks.sources["flower_edges"]
+tuner = FineTuner(
+    source=None, backbone="small_resnet", image_size=16, epochs=8, random_state=0
+)
+tuner.fit(reference.images, reference.labels)
+tuner.to_source(
+    "reference", embedding=[1.0], checkpoint=folder / "reference.safetensors"
+)
+
+embedder = DatasetEmbedder(folder / "reference.safetensors")
+catalog = SourceCatalog.from_arrays(
+    embedder.fit_transform([task.images for task in tasks.sources.values()]),
+    sizes=[len(task.images) for task in tasks.sources.values()],
+    names=list(tasks.sources),
+)
+selector = SourceSelector(catalog, k=-1.0).fit(catalog.embeddings)
+
+# %%
+# The vectors of the targets are computed here, too.
+
+names = ["digits_5_to_9", "grey_china_edges", "china_zooms"]
+vectors = embedder.transform([tasks.held_out_targets[name].images for name in names])
+
+# %%
+# Two files go to the other application: the selector, with its sources, and the
+# vectors. Such files are pickles, so load them only from where you trust. The vectors
+# know their reference network, and the selector refuses those of another one.
+
+joblib.dump(selector, folder / "selector.joblib")
+joblib.dump((names, vectors), folder / "vectors.joblib")
+for path in sorted(folder.glob("*.joblib")):
+    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+
+# %%
+# Where torch is not
+# ------------------
+# This is the other application. Its first lines make every import of torch fail, as if
+# it were not installed, so that we can be sure.
+
+application = """
+import sys
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision"):
+            raise ImportError(f"{name} is refused here")
+
+
+sys.meta_path.insert(0, Refuse())
+
+import joblib
+
+selector = joblib.load("selector.joblib")
+names, vectors = joblib.load("vectors.joblib")
+
+for target, ranking in zip(names, selector.predict(vectors)):
+    print(f"{target:18} {ranking[0]}, then {ranking[1]}")
+
+print(f"\\n{names[0]} in detail")
+print(selector.explain(vectors[:1]).round(2).to_string(index=False))
+
+print("\\ntorch imported:", "torch" in sys.modules)
+
+try:
+    import torch
+except ImportError as error:
+    print("ImportError:", error)
+"""
+
+
+def serve(code):
+    """Run the application in a process of its own, and show what it prints."""
+    command = [sys.executable, "-c", code]
+    print(subprocess.check_output(command, cwd=folder, text=True))
+
+
+serve(application)
+
+# %%
+# Other sources, the same selector
+# --------------------------------
+# The other application can also change the sources. ``with_sources`` needs no torch
+# either, and keeps ``k``. Here it leaves the largest source out.
+
+refuse_torch = application.split("import joblib")[0]
+other_sources = """
+import joblib
+
+selector = joblib.load("selector.joblib")
+names, vectors = joblib.load("vectors.joblib")
+
+sources = selector.sources_
+fewer = selector.with_sources(sources[sources.sizes < sources.sizes.max()])
+for target, ranking in zip(names, fewer.predict(vectors)):
+    print(f"{target:18} {ranking[0]}, then {ranking[1]}")
+"""
+serve(refuse_torch + other_sources)
+
+# %%
+# A picture of a ranking
+# ----------------------
+# :mod:`sklearn_p2l.plotting` needs matplotlib but no torch. These are the rankings that
+# the application gave.
+
+figure, axes = plt.subplots(
+    ncols=3, figsize=(12, 3.8), layout="constrained", sharex=True
+)
+for ax, name, vector in zip(axes, names, vectors):
+    display = RankingDisplay.from_estimator(selector, vector, ax=ax)
+    ax.set(title=name, xlabel="score E")
+    ax.get_legend().remove()
+handles = [display.size_bars_, display.divergence_bars_, display.scores_]
+figure.legend(handles=handles, loc="outside lower center", ncols=3)
+plt.show()
+
+temporary.cleanup()
