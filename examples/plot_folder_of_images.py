@@ -10,7 +10,7 @@ weights, the largest and the nearest source, over three seeds.
 All images are real, and ship with scikit-learn
 (:func:`~sklearn_p2l.datasets.load_small_tasks`). The target is the first of the
 held-out ones there, and the settings are those of the quickstart in the repository,
-with half the epochs and without the two largest sources, for this page to be made
+with fewer epochs and without the two largest sources, for this page to be made
 quickly. Nothing was chosen for how it comes out.
 """
 
@@ -45,7 +45,7 @@ from sklearn_p2l import DatasetEmbedder, FineTuner
 from sklearn_p2l.ground_truth import train_sources
 
 settings = dict(backbone="small_resnet", image_size=16, random_state=0)
-from_scratch = FineTuner(source=None, epochs=10, learning_rate=0.05, **settings)
+from_scratch = FineTuner(source=None, epochs=5, learning_rate=0.05, **settings)
 sources = {n: t for n, t in tasks.sources.items() if len(t.labels) < 1000}
 largest = max(sources.values(), key=lambda task: len(task.labels))
 from_scratch.fit(largest.images, largest.labels)
@@ -85,7 +85,7 @@ p2l[-1].explain(vector).drop(columns="target").round(2)
 # ------------------
 #
 # The tuner asks the selector for a source and is a classifier from then on.
-fine_tuning = settings | dict(epochs=25, batch_size=16, learning_rate=0.1)
+fine_tuning = settings | dict(epochs=15, batch_size=16, learning_rate=0.1)
 tuner = FineTuner(FrozenEstimator(p2l), zoo, **fine_tuning).fit(paths, labels)
 accuracy = tuner.score(target.test_images, target.test_labels)
 print(f"{tuner.source_}: accuracy {accuracy:.3f} on {len(target.test_labels)} images")

@@ -151,17 +151,17 @@ p2l = make_pipeline(embedder, SourceSelector(zoo, k=-1.0)).fit(list(bags.values(
 starts = ["random weights", *zoo.names]
 picks, areas = {}, {}
 for name, relations in TARGETS.items():
-    pool = corpus(relations, 1200)
+    pool = corpus(relations, 900)
     labels = relation_labels(pool).y
-    small = sample_target(labels[:600], n_positives=6, random_state=0)
+    small = sample_target(labels[:500], n_positives=6, random_state=0)
     X, y = [pool[i] for i in small], labels[small]
-    test, y_test = pool[600:], labels[600:]
-    tuner = FineTuner(FrozenEstimator(p2l), zoo, epochs=25, **settings).fit(X, y)
+    test, y_test = pool[500:], labels[500:]
+    tuner = FineTuner(FrozenEstimator(p2l), zoo, epochs=10, **settings).fit(X, y)
     picks[name] = tuner.source_
     print(f"{name}: {len(X)} pairs, ranking {', '.join(tuner.ranking_)}")
     for start in starts:
         source = None if start == "random weights" else start
-        tuner = FineTuner(sources=zoo, source=source, epochs=25, **settings)
+        tuner = FineTuner(sources=zoo, source=source, epochs=10, **settings)
         areas[name, start] = [
             tuner.set_params(random_state=seed).fit(X, y).score(test, y_test)
             for seed in range(3)
