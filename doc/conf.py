@@ -6,13 +6,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import pandas as pd
+
 import sklearn_p2l
 
 # Pictures are the same on every machine, and none of them opens a window.
 os.environ["MPLBACKEND"] = "Agg"
 # An example that warns does so on its page, or fails.
 warnings.simplefilter("error", UserWarning)
-sys.path.insert(0, str(Path(__file__).parent))
 
 project = "sklearn-p2l"
 author = "the sklearn-p2l developers"
@@ -30,18 +31,37 @@ extensions = [
 exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb"]
 templates_path = ["_templates"]
 default_role = "code"
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["config.cache"]  # the order of the gallery is a class
 
 autosummary_generate = True
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+
+
+class ByQuestion:
+    """Order the examples as a newcomer asks."""
+
+    order = (
+        "choose_a_source folder_of_images divergence_and_k size_and_similarity "
+        "how_many_images add_a_source measure_ground_truth relations ready_features "
+        "serve_without_torch vgg16"
+    ).split()
+
+    def __init__(self, src_dir):
+        pass
+
+    def __call__(self, filename):
+        return self.order.index(filename.removeprefix("plot_").removesuffix(".py"))
+
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"(^|/)quickstart\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": ByQuestion,
+    "ignore_repr_types": r"matplotlib|Path",
+    "thumbnail_size": (480, 336),
     "abort_on_example_error": True,
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sklearn_p2l",),
@@ -71,9 +91,8 @@ html_theme_options = {
 }
 
 
-def setup(app):
+def write_help(folder):
     """Write down what the command line says of itself."""
-    folder = Path(__file__).parent / "generated" / "help"
     folder.mkdir(parents=True, exist_ok=True)
     for words in ([], ["embed"], ["catalog", "add"], ["rank"], ["learn-k"]):
         command = [sys.executable, "-m", "sklearn_p2l", *words, "--help"]
@@ -81,3 +100,26 @@ def setup(app):
         text = subprocess.check_output(command, env=env, text=True)
         path = folder / f"{'_'.join(['p2l', *words])}.txt"
         path.write_text(text, encoding="utf-8")
+
+
+def write_tables(folder):
+    """Take from the tables of the benchmark on images what a page has room for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Path(__file__).parents[1] / "benchmarks" / "transfer" / "results"
+    for name, columns in {
+        "divergences_and_k": ["reference", "divergence", "k", "held-out ρ"],
+        "effects": ["change", "Spearman", "best picked", "accuracy"],
+        "held_out": ["target", "pick", "performance", "best_performance", "spearman"],
+    }.items():
+        table = pd.read_csv(results / f"{name}.csv")
+        if "selector" in table:
+            table = table[table["selector"] == "P2L"]
+        table = table[columns].rename(columns=lambda column: column.replace("_", " "))
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.2f")
+
+
+def setup(app):
+    """Make what pages include."""
+    generated = Path(__file__).parent / "generated"
+    write_help(generated / "help")
+    write_tables(generated / "tables")
