@@ -385,7 +385,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             what = "line" if is_bags(dataset) else "image"
             warnings.warn(
                 f"Skipped {len(skipped)} {what}(s) that cannot be used; the first: "
-                f"{skipped[0]}",
+                f"{skipped[0].rstrip('.')}. Mend or remove them, or pass "
+                "on_error='raise' to stop at the first.",
                 UserWarning,
                 stacklevel=3,
             )

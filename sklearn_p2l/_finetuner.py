@@ -327,7 +327,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             if not len(validation):
                 warnings.warn(
                     "No sample can be spared for validation, as each class has only "
-                    "one: early stopping is off.",
+                    "one: early stopping is off; give more samples, or pass "
+                    "early_stopping=False.",
                     UserWarning,
                     stacklevel=3,
                 )
@@ -361,7 +362,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         if interrupted:
             warnings.warn(
                 f"Training was interrupted after {len(self.history_)} of {self.epochs} "
-                "epochs; the tuner is fitted with the weights it has reached.",
+                "epochs; the tuner is fitted with the weights it has reached. Call "
+                "fit again to train it to the end.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

@@ -418,7 +418,8 @@ def _sweep(size_term, divergence_term, y):
         warnings.warn(
             f"{len(dropped)} of {len(y)} targets do not help to learn k (fewer than "
             f"two measured sources of different improvement): rows {dropped[:10]}"
-            f"{'...' if len(dropped) > 10 else ''}.",
+            f"{'...' if len(dropped) > 10 else ''}; measure more sources for them, or "
+            "leave them out.",
             UserWarning,
             stacklevel=4,
         )

@@ -387,7 +387,8 @@ def _is_constant(values):
 
 def _undefined():
     warnings.warn(
-        "A ranking of equal values is undefined and set to 0.",
+        "A ranking of equal values is undefined and set to 0; leave such targets "
+        "out to judge by the others alone.",
         UndefinedMetricWarning,
         stacklevel=2,
     )
@@ -411,7 +412,8 @@ def _over_targets(function, y_true, y_score, sample_weight, average):
     judged = ~np.isnan(values) & (weight > 0)
     if not judged.any():
         warnings.warn(
-            "No target with two measured sources and weight: the mean is NaN.",
+            "No target with two measured sources and weight: the mean is NaN; measure "
+            "more sources, or give such a target weight.",
             UndefinedMetricWarning,
             stacklevel=3,
         )

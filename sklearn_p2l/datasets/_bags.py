@@ -199,7 +199,8 @@ def read_bags(path, *, on_error="raise"):
     if skipped:
         warnings.warn(
             f"Skipped {len(skipped)} line(s) that cannot be used; the first: "
-            f"{skipped[0]}",
+            f"{skipped[0].rstrip('.')}. Mend or remove them, or pass "
+            "on_error='raise' to stop at the first.",
             UserWarning,
             stacklevel=2,
         )

@@ -196,7 +196,7 @@ def sample_target(
     if len(pool) < n_wanted:
         warnings.warn(
             f"There are only {len(pool)} negatives in place of {n_wanted}; all are "
-            "taken.",
+            "taken. Give more unrelated pairs, or pass a lower negatives_per_positive.",
             UserWarning,
             stacklevel=2,
         )
