@@ -36,6 +36,8 @@ suppress_warnings = ["config.cache"]  # the order of the gallery is a class
 autosummary_generate = True
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
+autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 
 
 class ByQuestion:
@@ -69,6 +71,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib",),
     "min_reported_time": 1,
     "show_memory": False,
+    "write_computation_times": False,
     "show_signature": False,
     "download_all_examples": False,
     "copyfile_regex": r".*\.rst",
@@ -94,11 +97,20 @@ html_theme_options = {
 def write_help(folder):
     """Write down what the command line says of itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    for words in ([], ["embed"], ["catalog", "add"], ["rank"], ["learn-k"]):
+    for name in (
+        "p2l",
+        "p2l embed",
+        "p2l catalog add",
+        "p2l catalog list",
+        "p2l catalog show",
+        "p2l rank",
+        "p2l learn-k",
+    ):
+        words = name.split()[1:]
         command = [sys.executable, "-m", "sklearn_p2l", *words, "--help"]
         env = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
         text = subprocess.check_output(command, env=env, text=True)
-        path = folder / f"{'_'.join(['p2l', *words])}.txt"
+        path = folder / f"{name.replace(' ', '_')}.txt"
         path.write_text(text, encoding="utf-8")
 
 
@@ -106,16 +118,23 @@ def write_tables(folder):
     """Take from the tables of the benchmark on images what a page has room for."""
     folder.mkdir(parents=True, exist_ok=True)
     results = Path(__file__).parents[1] / "benchmarks" / "transfer" / "results"
-    for name, columns in {
-        "divergences_and_k": ["reference", "divergence", "k", "held-out ρ"],
-        "effects": ["change", "Spearman", "best picked", "accuracy"],
-        "held_out": ["target", "pick", "performance", "best_performance", "spearman"],
-    }.items():
-        table = pd.read_csv(results / f"{name}.csv")
-        if "selector" in table:
-            table = table[table["selector"] == "P2L"]
+
+    def write(name, table, columns):
         table = table[columns].rename(columns=lambda column: column.replace("_", " "))
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.2f")
+
+    learned = pd.read_csv(results / "divergences_and_k.csv")
+    write("divergences_and_k", learned, ["reference", "divergence", "k", "held-out ρ"])
+    effects = pd.read_csv(results / "effects.csv").replace({"as above": "P2L"})
+    of_size = effects["change"].str.contains("P2L|size|small|merged")
+    columns = ["change", "Spearman", "best picked", "accuracy"]
+    write("effects", effects[of_size], columns)
+    held_out = pd.read_csv(results / "held_out.csv")
+    columns = ["target", "pick", "performance", "best_performance", "spearman"]
+    write("held_out", held_out[held_out["selector"] == "P2L"], columns)
+    columns = ["performance", "picked_best", "spearman"]
+    rules = held_out.groupby("selector", sort=False)[columns].mean().reset_index()
+    write("rules", rules, ["selector", *columns])
 
 
 def setup(app):

@@ -40,6 +40,7 @@ tuners = {
     for name in names
 }
 reference = folder / "reference.safetensors"
+# Only the file of the reference network is wanted, so that any vector serves.
 tuners["flower_edges"].to_source("reference", embedding=[1.0], checkpoint=reference)
 embedder = DatasetEmbedder(reference)
 
@@ -83,7 +84,7 @@ digits = scratch.to_source(
     checkpoint=folder / "digits_0_to_4.safetensors",
     metadata={"from": "sklearn.datasets.load_digits"},
 )
-print(digits)
+print(digits.name, digits.size, digits.n_classes, digits.fingerprint)
 
 # %%
 # A catalog never changes. ``append`` returns a new one, and ``save`` writes it in place

@@ -60,7 +60,7 @@ display.ax_.set_title("Sources for 300 photographs of vegetables")
 # Was it right?
 # -------------
 #
-# In earnest, one would now fine-tune the pick. Here all sources have been, so that
+# In practice, one would now fine-tune the pick. Here all sources have been, so that
 # the prediction can be compared with what was measured.
 truth = results.improvements[target]
 accuracy = dict(zip(results.sources.names, truth + results.baseline[target]))
@@ -72,7 +72,7 @@ for what, source in [("P2L's pick", pick), ("largest", largest), ("best", best)]
 
 # %%
 # The same for all ten targets that took no part in learning k: each dot is one source
-# for one target. The further right a dot, the more transfer really gained.
+# for one target. The higher a dot, the more transfer really gained.
 from sklearn_p2l.plotting import ScoreImprovementDisplay
 
 held_out = ~training

@@ -48,7 +48,7 @@ print(f"to {right[good].max():.2f}")
 # Let the data choose
 # -------------------
 #
-# A selector is an estimator as any other, so that ``GridSearchCV`` can choose the
+# A selector is an estimator like any other, so ``GridSearchCV`` can choose the
 # divergence by leaving one target out at a time. Seven targets are few: look at the
 # spread over them before you take the first place for more than it is.
 import pandas as pd

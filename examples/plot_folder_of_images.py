@@ -11,7 +11,7 @@ All images are real, and ship with scikit-learn
 (:func:`~sklearn_p2l.datasets.load_small_tasks`). The target is the first of the
 held-out ones there, and the settings are those of the quickstart in the repository,
 with fewer epochs and without the two largest sources, for this page to be made
-quickly. Nothing was chosen for how it comes out.
+quickly.
 """
 
 # %%
@@ -39,7 +39,7 @@ print(len(paths), "images, such as", paths[0].relative_to(folder))
 
 # %%
 # Six sources are trained here, as no network can be downloaded while this page is
-# made; the largest one also serves as reference network. In earnest sources come from
+# made; the largest one also serves as reference network. In practice, sources come from
 # files, and the reference network is one that was trained on ImageNet.
 from sklearn_p2l import DatasetEmbedder, FineTuner
 from sklearn_p2l.ground_truth import train_sources
@@ -49,7 +49,7 @@ from_scratch = FineTuner(source=None, epochs=5, learning_rate=0.05, **settings)
 sources = {n: t for n, t in tasks.sources.items() if len(t.labels) < 1000}
 largest = max(sources.values(), key=lambda task: len(task.labels))
 from_scratch.fit(largest.images, largest.labels)
-from_scratch.to_source(
+from_scratch.to_source(  # only its file is wanted, so that any vector serves
     "reference", embedding=[1.0], checkpoint=folder / "reference.safetensors"
 )
 embedder = DatasetEmbedder(folder / "reference.safetensors")
@@ -131,6 +131,10 @@ ax.set_xlabel("accuracy on the test images; a dot for each seed, a line for thei
 plt.show()
 
 # %%
+# One source, ``digits_5_to_9``, has the very classes of the target, but the fewest
+# images of all, so that with k = -1 its size weighs against it. A k learned in this
+# zoo might weigh otherwise; see :doc:`plot_measure_ground_truth`.
+#
 # One target shows how the pieces fit together, not how good the method is. For that,
-# see the benchmark of 15 sources by 17 targets in :doc:`plot_choose_a_source` and where
-# it fails in :doc:`/guide/limits`.
+# see :doc:`plot_choose_a_source`, on 15 sources and 17 targets, and
+# :doc:`/guide/limits`.

@@ -145,7 +145,7 @@ dense_selector.fit(dense_targets)
 
 # %%
 # Another way is to give each feature two columns, its positive and its negative part.
-# These are never negative, and as wide again.
+# These are never negative, and twice as wide.
 
 two_parts = np.hstack([np.maximum(dense, 0), np.maximum(-dense, 0)])
 

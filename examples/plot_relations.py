@@ -9,15 +9,16 @@ PCNN, and the rest is as for images (section 3.3 of the paper).
 The corpus is generated, from invented names and a few dozen patterns of sentences. It
 shows how the pieces fit together, not how good the method is; for that, see
 :doc:`/guide/limits`. Three kinds of relations serve as sources, one network for each;
-two small targets, of which one is about places and one about works, then ask which
-network to start from.
+two small targets, of which one is written like places and one like works, then ask
+which network to start from. What decides is how near they are as seen by the reference
+network, and how large.
 """
 
 # %%
 # A corpus
 # --------
 #
-# In earnest, :func:`~sklearn_p2l.datasets.read_bags` streams bags from a file. Here
+# In practice, :func:`~sklearn_p2l.datasets.read_bags` streams bags from a file. Here
 # they are put together from patterns, in which {1} and {2} are the two entities.
 import tempfile
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog
 from sklearn_p2l.datasets import Bag, Context, relation_labels, sample_target
 
-# Relations of three subtasks, each with patterns: {1} and {2} are the two entities.
+# Relations of three subtasks, each with patterns.
 PATTERNS = {
     "places": {
         "capital of": ["{1} is the capital of {2}", "{2} is ruled from {1}"],
@@ -97,7 +98,7 @@ def corpus(relations, n_bags):
     bags = []
     for i in range(n_bags):
         relation = rng.choice(list(relations)) if i % 3 == 0 else None
-        names = sorted(f"{invented_name()} {i}{end}".split()[0] for end in "ab")
+        names = sorted(invented_name() for _ in range(2))
         patterns = NOTHING if relation is None else relations[relation]
         contexts = [
             sentence(rng.choice(patterns), names) for _ in range(rng.integers(1, 4))
@@ -140,7 +141,7 @@ zoo
 #
 # There is too little here to learn k from: it is borrowed. Each target has six pairs of
 # entities for each relation, and unrelated ones; the score is the area under the
-# precision-recall curve. In earnest one would train the pick alone; to judge it, all
+# precision-recall curve. In practice, one would train the pick alone; to judge it, all
 # others are trained as well, with three seeds each.
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline

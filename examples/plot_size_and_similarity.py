@@ -10,9 +10,9 @@ both, and at what happens to a ranking when one of the two is left out.
 # Improvement over size and similarity
 # ------------------------------------
 #
-# Each dot is a source for a target, coloured by what transfer gained. If size decided
-# alone, colours would change from left to right; if similarity did, from bottom to
-# top.
+# Each dot is a source for a target; colour and area tell what transfer gained. If size
+# decided alone, colours would change from left to right; if similarity did, from bottom
+# to top.
 import matplotlib.pyplot as plt
 
 from sklearn_p2l import SourceSelector
@@ -58,10 +58,11 @@ table = pd.DataFrame(table).T
 table.round(3)
 
 # %%
-# Higher is better for the correlation, lower for the other two. The last row is worth
-# a look: it knows nothing of the target, only which sources were good for others.
-# Where it is as good as P2L, sources differ more in how good they are than in whom
-# they suit.
+# Higher is better for the correlation, lower for the other two. Both terms together
+# order the sources better than either alone; the first pick of nearness alone loses a
+# little less. The last row is worth a look: it knows nothing of the target, only
+# which sources were good for others, and orders them best of all. So these sources
+# differ more in how good they are than in whom they suit; see :doc:`/guide/limits`.
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), sharey=True, layout="constrained")
 for ax, column in zip(axes, table):
     ax.barh(table.index, table[column], color="C0")

@@ -40,7 +40,7 @@ def imagenet_weights_are_here():
 
 if imagenet_weights_are_here():
     weights, which = "DEFAULT", "ImageNet weights"
-    print("ImageNet weights: this is the reference network of the paper.")
+    print("ImageNet weights, as torchvision has them.")
 else:
     weights, which = None, "RANDOM weights"
     print("RANDOM weights: no network to trust. ImageNet weights are not in the cache.")

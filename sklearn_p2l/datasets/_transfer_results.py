@@ -15,7 +15,7 @@ def load_transfer_results():
     Every source network was fine-tuned on every target, three times, and so were random
     weights; all images passed through one reference network, SqueezeNet trained on
     ImageNet. Seven targets show the same classes as a source in other images, to learn
-    k on; ten are held out, of which four show what no source has seen. How it was
+    k on; ten are held out, of which five show what no source has seen. How it was
     measured, and the script that did it, is in ``benchmarks/transfer`` of the source
     repository. No image and no network is part of the package.
 
