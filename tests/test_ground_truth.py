@@ -262,11 +262,14 @@ def test_an_interrupt_that_becomes_an_error_is_no_result(tmp_path):
 
     settings = dict(n_workers=1, parent=_jobs.this_process())
     arguments = dict(tuner=TUNER, known={})
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        _jobs.run_job(tmp_path / "a.json", swallowed, arguments, **settings)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # or ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _jobs.run_job(tmp_path / "a.json", swallowed, arguments, **settings)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not list(tmp_path.iterdir())
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_scoring_and_steps(zoo, tmp_path):
