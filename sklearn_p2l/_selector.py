@@ -213,9 +213,9 @@ class SourceSelector(RankingMixin, BaseEstimator):
         """
         given, X = X, self._check_targets(X, reset=True)
         D = self._divergences(X)
-        self.divergence_scale_ = (
-            (np.nanmean(D), np.nanstd(D)) if not np.isnan(D).all() else (0.0, 0.0)
-        )
+        self.divergence_scale_ = (0.0, 0.0)
+        if not np.isnan(D).all():
+            self.divergence_scale_ = float(np.nanmean(D)), float(np.nanstd(D))
         for attribute in ("k_interval_", "k_curve_"):
             vars(self).pop(attribute, None)
         if self.k != "auto":
