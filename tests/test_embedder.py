@@ -51,6 +51,19 @@ def datasets(rng):
     ]
 
 
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that grows by one with each dataset that passes through a network."""
+    passes = []
+    original = networks.extract_features
+    monkeypatch.setattr(
+        networks,
+        "extract_features",
+        lambda *a, **k: passes.append(1) or original(*a, **k),
+    )
+    return passes
+
+
 def features(images, embedder):
     """Features of single images, by hand."""
     network = networks.open_network(
@@ -421,15 +434,8 @@ def test_loads_in_a_fresh_process(datasets, tmp_path):
     assert_array_equal(np.load(out), embedder.transform(datasets))
 
 
-def test_memory_embeds_each_dataset_once(datasets, tmp_path, monkeypatch, rng):
+def test_memory_embeds_each_dataset_once(datasets, tmp_path, passes, rng):
     """A grid search on raw datasets, with as many network passes as datasets."""
-    passes = []
-    original = networks.extract_features
-    monkeypatch.setattr(
-        networks,
-        "extract_features",
-        lambda *a, **k: passes.append(1) or original(*a, **k),
-    )
     catalog = SourceCatalog.from_arrays(
         small().fit_transform(datasets), sizes=range(1, 6), names=list("abcde")
     )
@@ -527,18 +533,13 @@ def test_another_input_for_the_same_image_needs_another_revision():
 
 
 def test_vectors_and_caches_of_another_revision_are_not_used(
-    datasets, tmp_path, monkeypatch
+    datasets, tmp_path, monkeypatch, passes
 ):
     embedder = small(memory=tmp_path)
     vectors = embedder.fit_transform(datasets)
     zoo = SourceCatalog.from_arrays(vectors, sizes=range(1, 6), names=list("abcde"))
-    passes = []
-    original = networks.extract_features
-    monkeypatch.setattr(
-        networks,
-        "extract_features",
-        lambda *a, **k: passes.append(1) or original(*a, **k),
-    )
+    assert len(passes) == 5
+    passes.clear()
     monkeypatch.setattr(
         networks.images, "_SMALL", replace(networks.images._SMALL, revision=99)
     )
