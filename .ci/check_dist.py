@@ -14,7 +14,6 @@ MADE = {
     "_build",
     "auto_examples",
     "generated",
-    "sg_execution_times.rst",
 }
 PAGES = {
     "LICENSE",

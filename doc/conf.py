@@ -28,14 +28,12 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "_templates", "auto_examples/*.ipynb"]
+exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 default_role = "code"
 suppress_warnings = ["config.cache"]  # the order of the gallery is a class
 
-autosummary_generate = True
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"
 
@@ -69,12 +67,10 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_p2l",),
     "reference_url": {"sklearn_p2l": None},
     "reset_modules": ("matplotlib",),
-    "min_reported_time": 1,
     "show_memory": False,
     "write_computation_times": False,
     "show_signature": False,
     "download_all_examples": False,
-    "copyfile_regex": r".*\.rst",
 }
 
 html_theme = "pydata_sphinx_theme"
@@ -106,7 +102,7 @@ def write_help(folder):
         "p2l rank",
         "p2l learn-k",
     ):
-        words = name.split()[1:]
+        _, *words = name.split()
         command = [sys.executable, "-m", "sklearn_p2l", *words, "--help"]
         env = os.environ | {"COLUMNS": "80", "NO_COLOR": "1"}
         text = subprocess.check_output(command, env=env, text=True)

@@ -366,11 +366,9 @@ class SourceSelector(RankingMixin, BaseEstimator):
         selector.sources_, selector.source_labels_ = catalog, labels
         selector.fingerprint_ = catalog.fingerprint
         selector.n_features_in_ = len(catalog) if precomputed else catalog.n_features
-        same_features = (catalog.fingerprint, selector.n_features_in_) == (
-            self.fingerprint_,
-            self.n_features_in_,
-        )
-        if precomputed or not same_features:
+        same_network = catalog.fingerprint == self.fingerprint_
+        same_width = selector.n_features_in_ == self.n_features_in_
+        if precomputed or not (same_network and same_width):
             vars(selector).pop("feature_names_in_", None)
         return selector
 

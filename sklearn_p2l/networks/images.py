@@ -78,11 +78,11 @@ class Preprocessing:
         height, width = image.shape[:2]
         left, upper, right, lower = box or (0, 0, width, height)
         width, height = right - left, lower - upper
-        short = min(width, height)
         if height == width == side == self.resize_size:
             return image
-        size = [int(self.resize_size * side_ / short) for side_ in (width, height)]
-        x, y = (round((side_ - self.crop_size) / 2) - margin for side_ in size)
+        short = min(width, height)
+        size = [int(self.resize_size * length / short) for length in (width, height)]
+        x, y = (round((length - self.crop_size) / 2) - margin for length in size)
         across, down = width / size[0], height / size[1]
         cut = (
             left + x * across,
