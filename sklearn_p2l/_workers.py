@@ -1,0 +1,129 @@
+"""Processes that share long work: their CPUs, their GPUs, and interrupts."""
+
+import os
+import re
+import signal
+import socket
+import tempfile
+import threading
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import joblib
+
+from sklearn_p2l._compat import load_networks
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may then repeat one another's work
+    fcntl = None
+
+# The file that holds this worker process's claim on a GPU, open as long as it lives.
+_gpu_claim = None
+
+
+@contextmanager
+def no_interrupt_lost():
+    """Raise KeyboardInterrupt at the end where one came and something swallowed it.
+
+    Compiled code that reads tensors makes other errors of it, for instance.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() != threading.main_thread():
+        yield
+        return
+    caught = []
+
+    def note(*args):
+        caught.append(args)
+        handler(*args)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if caught:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def replacing_workers():
+    """Let joblib replace a worker that has grown, without a word.
+
+    One does that was there before and has now imported torch; nothing is lost by it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore",
+            category=UserWarning,
+            module=r"joblib\.externals\.loky\.process_executor",
+        )
+        yield
+
+
+@contextmanager
+def as_worker(n_workers, parent, device):
+    """Compute with this process's share of the CPUs, and on a GPU of its own.
+
+    Only in a worker process: one that is not its own `parent`.
+    """
+    networks, n_threads = load_networks(), None
+    if this_process() != parent:
+        bind_to_gpu(device)
+        n_threads = max(1, joblib.cpu_count() // n_workers)
+    with networks.at_most_threads(n_threads):
+        yield
+
+
+@contextmanager
+def claim(path):
+    """Tell whether this process alone may do what the file stands for, inside.
+
+    The system itself frees the claims of a process that was killed.
+    """
+    if fcntl is None:
+        yield True
+        return
+    with open(path, "w") as file:
+        claimed = _lock(file)
+        try:
+            yield claimed
+        finally:
+            if claimed:
+                path.unlink(missing_ok=True)
+
+
+def _lock(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system: work may be done twice
+        return True
+    return True
+
+
+def bind_to_gpu(device):
+    """Give this worker process one GPU, its own if there is a free one."""
+    global _gpu_claim
+    if _gpu_claim is not None or str(device) not in ("auto", "cuda") or fcntl is None:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else list(map(str, load_networks().gpus()))
+    if len(gpus) < 2:
+        return
+    chosen = gpus[os.getpid() % len(gpus)]
+    for gpu in gpus:
+        name = re.sub(r"\W", "_", f"sklearn-p2l-{os.getuid()}-gpu-{gpu}")
+        file = open(Path(tempfile.gettempdir()) / f"{name}.lock", "w")
+        if _lock(file):
+            _gpu_claim, chosen = file, gpu
+            break
+        file.close()
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+
+
+def this_process():
+    return socket.gethostname(), os.getpid()
