@@ -1,9 +1,11 @@
 """Small classification tasks out of the real images that ship with scikit-learn."""
 
 import numpy as np
-from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.utils import Bunch, check_random_state
+
+from sklearn_p2l._compat import import_pillow
+from sklearn_p2l.task import Task
 
 _SIDE = 16
 # Photographs are cut into blocks of this side, and each block serves one role only.
@@ -64,9 +66,9 @@ def load_small_tasks(random_state=0):
     -------
     tasks : Bunch
         With the dicts `sources` (8), `training_targets` (6) and `held_out_targets`
-        (5) from names to tasks. A task is a Bunch of `images`, uint8 of shape
-        (n, 16, 16, 3), and `labels`, int of shape (n,); targets also have
-        `test_images` and `test_labels`.
+        (5) from names to :class:`~sklearn_p2l.Task`: images `X`, uint8 of shape
+        (n, 16, 16, 3), with labels `y`, int of shape (n,); targets also have a test
+        part, `X_test` and `y_test`.
 
     Examples
     --------
@@ -74,7 +76,7 @@ def load_small_tasks(random_state=0):
     >>> tasks = load_small_tasks()
     >>> list(tasks.held_out_targets)[:2]
     ['digits_5_to_9', 'inverted_digit_rotations']
-    >>> tasks.sources["digits_0_to_4"].images.shape
+    >>> tasks.sources["digits_0_to_4"].X.shape
     (300, 16, 16, 3)
     """
     rng = check_random_state(random_state)
@@ -87,7 +89,7 @@ def load_small_tasks(random_state=0):
         return _make_task(pools[pool], kind, question, n_samples, rng)
 
     sources = {
-        name: Bunch(**make("sources", definition, definition[2]))
+        name: Task(*make("sources", definition, definition[2]))
         for name, definition in _SOURCES.items()
     }
     targets = {}
@@ -97,12 +99,9 @@ def load_small_tasks(random_state=0):
     ]:
         targets[role] = {}
         for name, definition in definitions.items():
-            test = make(f"{role} test", definition, _N_TEST)
-            targets[role][name] = Bunch(
-                **make(role, definition, definition[2]),
-                test_images=test["images"],
-                test_labels=test["labels"],
-            )
+            X_test, y_test = make(f"{role} test", definition, _N_TEST)
+            X, y = make(role, definition, definition[2])
+            targets[role][name] = Task(X, y, X_test=X_test, y_test=y_test)
     return Bunch(
         sources=sources,
         training_targets=targets["training"],
@@ -112,6 +111,7 @@ def load_small_tasks(random_state=0):
 
 def _pools(shares, rng):
     """Deal digits and blocks of the photographs out to the roles."""
+    Image = import_pillow()
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     images = [np.asarray(Image.fromarray(i).resize((_SIDE, _SIDE))) for i in images]
@@ -155,11 +155,13 @@ def _make_task(pool, kind, question, n_samples, rng):
         images = np.repeat(grey[..., np.newaxis], 3, axis=-1)
     if kind.startswith("inverted"):
         images = 255 - images
-    return {"images": images, "labels": labels.astype(int)}
+    return images, labels.astype(int)
 
 
 def _patches(blocks, question, n_samples, rng):
     """Cut random square windows out of the blocks and ask a question about each."""
+    from PIL import Image, ImageFilter
+
     patches, labels = [], []
     while len(patches) < n_samples:
         block, level = blocks[rng.randint(len(blocks))], rng.randint(3)

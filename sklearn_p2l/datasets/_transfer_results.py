@@ -5,7 +5,7 @@ from importlib import resources
 import numpy as np
 from sklearn.utils import Bunch
 
-from sklearn_p2l._arrays import TracedArray
+from sklearn_p2l._provenance import Vectors
 from sklearn_p2l.catalog import SourceCatalog
 
 
@@ -26,7 +26,7 @@ def load_transfer_results():
 
         - `sources`: SourceCatalog of the 15 sources with sizes, numbers of classes and
           vectors, without checkpoints;
-        - `vectors`: ndarray of shape (17, 512), the summaries of the targets;
+        - `vectors`: Vectors of shape (17, 512), the summaries of the targets;
         - `improvements`: ndarray of shape (17, 15), the accuracy after fine-tuning a
           source, less the `baseline`, mean of three seeds;
         - `baseline`: ndarray of shape (17,), the accuracy of random weights;
@@ -63,7 +63,7 @@ def load_transfer_results():
     )
     return Bunch(
         sources=sources,
-        vectors=TracedArray(content["target_vectors"], origin=fingerprint),
+        vectors=Vectors(content["target_vectors"], fingerprint),
         improvements=content["improvements"],
         baseline=content["baseline"],
         target_names=content["target_names"].tolist(),

@@ -13,9 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
+import joblib
 import numpy as np
 
-from sklearn_p2l.datasets._words import open_text
+from sklearn_p2l.exceptions import SkippedSamplesWarning
+from sklearn_p2l.samples._modality import Modality
+from sklearn_p2l.samples._sampling import random_rows, reservoir
+from sklearn_p2l.samples._words import open_text
 
 _SPAN = re.compile(r"\[(\d+),(\d+)\)")
 _N_FIELDS = 9
@@ -201,7 +205,7 @@ def read_bags(path, *, on_error="raise"):
             f"Skipped {len(skipped)} line(s) that cannot be used; the first: "
             f"{skipped[0].rstrip('.')}. Mend or remove them, or pass "
             "on_error='raise' to stop at the first.",
-            UserWarning,
+            SkippedSamplesWarning,
             stacklevel=2,
         )
 
@@ -295,13 +299,42 @@ def _parse_span(text):
     return int(match[1]), int(match[2])
 
 
-def is_bags(dataset):
-    """Tell whether a dataset holds relation bags: in memory, or in a TSV file."""
-    if isinstance(dataset, (str, os.PathLike)):
-        return os.fspath(dataset).lower().endswith((".tsv", ".tsv.gz"))
-    return _is_sequence(dataset) and any(
-        isinstance(item, Bag) for item in islice(dataset, 1)
-    )
+class _Bags(Modality):
+    """Pairs of entities with the text that mentions them."""
+
+    name, sample, unit = "bags", "bag", "line"
+
+    def recognises(self, dataset):
+        if isinstance(dataset, (str, os.PathLike)):
+            return os.fspath(dataset).lower().endswith((".tsv", ".tsv.gz"))
+        return isinstance(dataset, Bag) or (
+            _is_sequence(dataset)
+            and any(isinstance(item, Bag) for item in islice(dataset, 1))
+        )
+
+    def as_samples(self, X):
+        if isinstance(X, (str, os.PathLike)):
+            return list(read_bags(X))
+        return [X] if isinstance(X, Bag) else X
+
+    def random_part(self, dataset, n_samples, rng, on_error):
+        if not isinstance(dataset, (str, os.PathLike)):
+            return random_rows(list(dataset), n_samples, rng), len(dataset)
+        if n_samples is None:
+            return dataset, None
+        return reservoir(read_bags(dataset, on_error=on_error), n_samples, rng), None
+
+    def content_key(self, dataset):
+        if isinstance(dataset, (str, os.PathLike)):
+            if not os.path.exists(dataset):
+                return None
+            status = os.stat(dataset)
+            path = os.path.abspath(dataset)
+            return joblib.hash((path, status.st_size, status.st_mtime_ns))
+        return joblib.hash([repr(bag) for bag in dataset])
+
+
+BAGS = _Bags()
 
 
 def _is_sequence(dataset):
@@ -338,7 +371,7 @@ def bag_batches(dataset, batch_size, *, on_error="raise", skipped=None):
     ValueError
         If the dataset is empty or holds anything else than bags.
     """
-    if isinstance(dataset, (str, os.PathLike)) and is_bags(dataset):
+    if isinstance(dataset, (str, os.PathLike)) and BAGS.recognises(dataset):
         skipped = [] if skipped is None else skipped
         dataset = _read_bags(os.fspath(dataset), on_error, skipped)
     elif not _is_sequence(dataset):

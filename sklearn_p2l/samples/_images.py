@@ -6,15 +6,26 @@ paths, a folder, a torch Dataset (map or iterable style). Nothing here imports t
 
 import os
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+import joblib
 import numpy as np
 from joblib import cpu_count
-from PIL import Image, ImageOps
 from sklearn.utils import gen_batches
+
+from sklearn_p2l._compat import import_pillow
+from sklearn_p2l.samples._features import column_of
+from sklearn_p2l.samples._modality import Modality
+from sklearn_p2l.samples._sampling import (
+    is_map_style,
+    is_sequence,
+    random_rows,
+    reservoir,
+)
 
 # Files of a folder with other extensions are not images and are passed over.
 IMAGE_EXTENSIONS = (
@@ -31,6 +42,9 @@ IMAGE_EXTENSIONS = (
     ".webp",
 )
 
+# Subfolders of these names are the parts of a split dataset rather than classes.
+_PARTS = {"train", "test", "val", "valid", "validation"}
+
 # Number of the EXIF tag that says how an image is to be turned.
 _ORIENTATION = 0x0112
 
@@ -39,13 +53,6 @@ _RANGE = "uint8 in 0..255 or float in 0..1"
 
 class ImageError(ValueError):
     """An image that cannot be used; its message names the image."""
-
-
-def is_features(dataset):
-    """Tell whether a dataset is a 2-D array of ready features rather than images."""
-    if hasattr(dataset, "columns") and hasattr(dataset, "to_numpy"):
-        return True
-    return isinstance(dataset, np.ndarray) and dataset.ndim == 2
 
 
 def image_batches(
@@ -199,17 +206,119 @@ def list_images(folder):
     return sorted(paths)
 
 
+def class_folders(folder):
+    """List the images below a folder, each with the class subfolder it lies in.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Folder with one subfolder for each class, as deep as they may be.
+
+    Returns
+    -------
+    paths : list of str
+        The images, as `list_images` lists them.
+    classes : list of str
+        Name of the subfolder of `folder` that each lies in.
+
+    Raises
+    ------
+    ValueError
+        If an image lies in no subfolder, or the subfolders are the parts of a split.
+    """
+    paths = list_images(folder)
+    inside = [Path(os.path.relpath(path, os.path.expanduser(folder))) for path in paths]
+    loose = [path.name for path in inside if len(path.parts) == 1]
+    if loose:
+        raise ValueError(
+            f"every image must lie in the subfolder of its class, got {len(loose)} in "
+            f"{folder} itself, such as {loose[0]}; move them, or pass paths and labels."
+        )
+    classes = [path.parts[0] for path in inside]
+    if set(classes) <= _PARTS and "train" in classes:
+        raise ValueError(
+            f"the subfolders must be classes, got the parts of a split, "
+            f"{sorted(set(classes))}, in {folder}; pass the folder 'train', and the "
+            "other one as test: Task.from_folder(train, test=...)."
+        )
+    return paths, classes
+
+
+class _Images(Modality):
+    """Images, in arrays, files, folders and Datasets."""
+
+    name, sample, unit = "images", "image", "image"
+
+    def recognises(self, dataset):
+        return True
+
+    def as_samples(self, X):
+        if isinstance(X, (str, os.PathLike)):
+            is_file = os.path.splitext(X)[1].lower() in IMAGE_EXTENSIONS
+            return [X] if is_file else list_images(X)
+        if hasattr(X, "getbands") or _is_one_image(X):
+            return [X]
+        X = expand(X)
+        if not is_sequence(X) and not hasattr(X, "__len__"):
+            raise ValueError(
+                "X must have a length: an array, a sequence of images or paths, a "
+                f"folder or a map-style Dataset, got {type(X).__name__}; pass a list."
+            )
+        return X
+
+    def random_part(self, dataset, n_samples, rng, on_error):
+        dataset = expand(dataset)
+        sized = isinstance(dataset, np.ndarray) or is_sequence(dataset)
+        if sized or is_map_style(dataset):
+            return random_rows(dataset, n_samples, rng), len(dataset)
+        if n_samples is None:
+            return dataset, None
+        return reservoir(map(_first, dataset), n_samples, rng), None
+
+    def content_key(self, dataset):
+        dataset = expand(dataset)
+        if isinstance(dataset, np.ndarray) and dataset.dtype.kind in "uif":
+            return joblib.hash(np.asarray(dataset))
+        if not is_sequence(dataset):
+            return None
+        keys = [_content_of_image(image) for image in dataset]
+        return None if None in keys else joblib.hash(keys)
+
+
+IMAGES = _Images()
+
+
+def _is_one_image(X):
+    """Tell whether an array or tensor is one image and not several."""
+    shape = getattr(X, "shape", ())
+    if hasattr(X, "detach"):  # a tensor, (C, H, W)
+        return len(shape) == 3 and shape[0] in (1, 3)
+    return len(shape) == 3 and shape[-1] in (1, 3) and X.dtype.kind in "uf"
+
+
+def _content_of_image(image):
+    if isinstance(image, (str, os.PathLike)) and os.path.exists(image):
+        status = os.stat(image)
+        return os.path.abspath(image), status.st_size, status.st_mtime_ns
+    if isinstance(image, np.ndarray):
+        return joblib.hash(np.asarray(image))
+    if hasattr(image, "getbands"):
+        try:  # as the network will see it
+            return joblib.hash(read_image(image, "image")[0])
+        except ImageError:
+            return None
+    return None
+
+
 def expand(dataset):
     """Return the paths of a folder or a Series as a sequence, and all else as it is."""
     if isinstance(dataset, (str, os.PathLike)):
         return list_images(dataset)
+    if hasattr(dataset, "columns") and hasattr(dataset, "to_numpy"):
+        return column_of(dataset)
+    if hasattr(dataset, "detach"):  # a tensor of several images, (n, C, H, W)
+        return list(dataset)
     return dataset.to_numpy() if hasattr(dataset, "to_numpy") else dataset
-
-
-def is_sequence(dataset):
-    return isinstance(dataset, (list, tuple)) or (
-        isinstance(dataset, np.ndarray) and dataset.ndim == 1
-    )
 
 
 def _numbered_batches(dataset, batch_size):
@@ -230,7 +339,7 @@ def _map_batches(read, batches, ahead):
         before = None
         for batch in batches:
             for _, image in batch:
-                if isinstance(image, Image.Image):  # not for two threads at a time
+                if hasattr(image, "getbands"):  # not for two threads at a time
                     with suppress(Exception):  # which reading it will explain
                         image.load()
             results = pool.map(read, *zip(*batch))
@@ -266,15 +375,15 @@ def _items(dataset):
     """Iterate over the images of a sequence or torch Dataset."""
     if is_sequence(dataset):
         yield from dataset
-    elif hasattr(dataset, "__iter__"):  # torch gives all its Datasets __getitem__
-        for item in dataset:
-            yield _first(item)
-    elif hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+    elif is_map_style(dataset):
         for i in range(len(dataset)):
             try:
                 yield _first(dataset[i])
             except Exception as error:  # what a user's dataset may raise is not known
                 yield error
+    elif hasattr(dataset, "__iter__"):
+        for item in dataset:
+            yield _first(item)
     else:
         raise ValueError(
             "a dataset must be an array, a sequence of images or paths, a folder or a "
@@ -283,6 +392,10 @@ def _items(dataset):
 
 
 def _first(item):
+    """The image of an item, which may hold a label and more beside it."""
+    if isinstance(item, Mapping):
+        names = [name for name in ("image", "img") if name in item]
+        return item[names[0]] if names else next(iter(item.values()))
     return item[0] if isinstance(item, (tuple, list)) else item
 
 
@@ -303,7 +416,7 @@ def _convert(image, name):
     """Convert an image in memory to uint8 (H, W, 3)."""
     if isinstance(image, Exception):
         raise image
-    if isinstance(image, Image.Image):
+    if hasattr(image, "getbands"):
         return _from_pil(image, name)
     if hasattr(image, "detach"):  # a tensor, (C, H, W)
         image = image.detach().cpu()
@@ -349,6 +462,7 @@ def _to_rgb(images, name):
 
 
 def _read_file(path, min_side):
+    Image = import_pillow()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -385,6 +499,8 @@ def _from_pil(image, name):
             f"the image must have one frame, got {frames} in {name}; save the frame "
             "that counts as a file of its own."
         )
+    from PIL import Image, ImageOps
+
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
