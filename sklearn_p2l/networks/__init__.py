@@ -1,12 +1,20 @@
-"""The one place where torch is imported: networks, features, training, weights."""
+"""The one place where torch is imported: networks, their features, training, weights.
 
+A backbone is looked up by what comes before the first "/" of its name: "small_resnet",
+"pcnn", or a torchvision classification network, which has no prefix. It may also be a
+checkpoint file that names its architecture, or a function that returns a torch module,
+such as ``functools.partial(PCNN, n_filters=60)``. Each of these families lives in a
+file of its own, and in one entry of a dict.
+"""
+
+from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.devices import at_most_threads, choose_device, gpus
 from sklearn_p2l.networks.features import extract_features
 from sklearn_p2l.networks.opening import is_file_name, open_network
-from sklearn_p2l.networks.relations import PCNN
-from sklearn_p2l.networks.training import predict_logits, train
+from sklearn_p2l.networks.pcnn import PCNN
+from sklearn_p2l.networks.training import Recipe, predict_logits, train
 from sklearn_p2l.networks.weights import (
-    checkpoint_image_size,
+    checkpoint_metadata,
     get_weights,
     set_weights,
     write_checkpoint,
@@ -14,8 +22,10 @@ from sklearn_p2l.networks.weights import (
 
 __all__ = [
     "PCNN",
+    "Network",
+    "Recipe",
     "at_most_threads",
-    "checkpoint_image_size",
+    "checkpoint_metadata",
     "choose_device",
     "extract_features",
     "get_weights",

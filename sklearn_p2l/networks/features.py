@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
+from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.devices import autocast
 
 
 def extract_features(
-    network, batches: Iterable, *, precision: str, device: torch.device
+    network: Network, batches: Iterable, *, precision: str, device: torch.device
 ) -> Iterator[np.ndarray]:
     """Yield the float32 features (n, num_features) of each preprocessed batch."""
     network = network.to(device).eval()

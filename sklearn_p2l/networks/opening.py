@@ -1,24 +1,33 @@
 """From a backbone and its weights, in all the ways they are given, to a network."""
 
-import functools
+import contextlib
+import difflib
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import nn
 
-from sklearn_p2l.datasets import Bag, build_vocabulary
-from sklearn_p2l.networks.base import Network
+from sklearn_p2l.networks.base import Family, Network, Published, Settings
 from sklearn_p2l.networks.devices import seeded
-from sklearn_p2l.networks.images import (
-    ImageNetwork,
-    Preprocessing,
-    build_classifier,
-    download,
-    known_weights,
-    preprocessing_of,
-)
-from sklearn_p2l.networks.relations import PCNN, RelationNetwork
+from sklearn_p2l.networks.factory import FactoryFamily
+from sklearn_p2l.networks.pcnn import PCNNFamily
+from sklearn_p2l.networks.small import SmallFamily
+from sklearn_p2l.networks.torchvision import TorchvisionFamily
 from sklearn_p2l.networks.weights import load_weights, read_checkpoint
+
+# By what comes before the first "/" of a name; names without one of these prefixes, and
+# without a "/", are those of "".
+FAMILIES: dict[str, Family] = {
+    "small_resnet": SmallFamily(),
+    "pcnn": PCNNFamily(),
+    "": TorchvisionFamily(),
+}
+
+# What is called rather than named.
+_FACTORY = FactoryFamily()
 
 
 def open_network(
@@ -29,94 +38,106 @@ def open_network(
     image_size: int | None = None,
     seed: int = 0,
     metadata: dict[str, str] | None = None,
-    bags: Sequence[Bag] = (),
+    samples: Any = (),
 ) -> Network:
     """Build a network and give it its weights; global random state stays as it was.
 
-    `weights`: a name that torchvision knows ("DEFAULT", "IMAGENET1K_V1"), a file, or
-    None for random weights by `seed`. A factory's own weights count as "DEFAULT".
-    `metadata`: how a network without a file is built again. `bags`: text that a new
-    "pcnn" takes its vocabulary from.
+    `weights`: a name under which they are published ("DEFAULT", "IMAGENET1K_V1"), a
+    file, or None for random weights by `seed`. A factory's own weights count as
+    "DEFAULT". `metadata`: how a network without a file is built again. `samples`: what
+    a network of text with random weights takes its vocabulary from.
     """
-    state, metadata, origin = None, metadata or {}, ""
+    state, origin = None, ""
     if isinstance(backbone, os.PathLike) or is_file_name(backbone):
-        path, weights = backbone, None
-        state, metadata = read_checkpoint(path)
-        if "architecture" not in metadata:
-            raise ValueError(
-                f"backbone given as a file must name its architecture in its metadata, "
-                f"{path} does not; pass backbone='<architecture>', weights='{path}'."
-            )
-        backbone, origin = metadata["architecture"], os.fspath(path)
-    known = known_weights(backbone, weights)
-    if known is None and weights is not None and weights != "DEFAULT":
-        state, metadata = read_checkpoint(weights)
+        origin, weights = os.fspath(backbone), None
+        state, metadata = read_checkpoint(backbone)
+        backbone = _architecture(metadata, origin)
+    family = family_of(backbone)
+    published = _find_published(family, backbone, weights)
+    if published is None and weights is not None:
         origin = os.fspath(weights)
+        state, metadata = read_checkpoint(weights)
+    settings = Settings(published, layer, image_size, metadata or {}, samples)
     with seeded(seed):
-        model, preprocessing = _build(backbone, metadata, bags)
-    if known is not None:
-        preprocessing = preprocessing_of(known)
-        if hasattr(model, "transform_input"):  # as torchvision does with its weights
-            model.transform_input = True
-        state, origin = download(known), str(known)
-    if isinstance(model, PCNN):
-        if image_size is not None:
-            raise ValueError(
-                f"image_size must be None for a network of text, got {image_size}."
-            )
-        network = RelationNetwork(model, layer=layer)
-    else:
-        image_size = image_size or int(metadata.get("image_size") or 0) or None
-        network = ImageNetwork(
-            model,
-            architecture=architecture_name(backbone),
-            preprocessing=preprocessing.at(image_size),
-            layer=layer,
-        )
-        if isinstance(backbone, str):  # a factory's name builds nothing elsewhere
-            network.metadata["architecture"] = backbone
+        network = family.build(backbone, settings)
+    if published is not None and published.fetch is not None:
+        origin = published.name
+        state = _fetch(published)
     if state is not None:
-        load_weights(model, state, head=network.head, origin=origin)
+        load_weights(network.model, state, head=network.head, origin=origin)
     network.check()
     return network.eval()
 
 
-def architecture_name(backbone: str | Callable) -> str:
-    """Name a network; "factory" functions by where they are defined."""
-    if isinstance(backbone, str):
-        return backbone
-    function = backbone.func if isinstance(backbone, functools.partial) else backbone
-    return f"{function.__module__}.{getattr(function, '__qualname__', 'factory')}"
+def family_of(backbone: str | Callable[[], nn.Module]) -> Family:
+    """Find the family of a network, or say which there are."""
+    if not isinstance(backbone, str):
+        return _FACTORY
+    prefix, slash, _ = backbone.partition("/")
+    family = FAMILIES.get(prefix, None if slash else FAMILIES[""])
+    if family is not None and family.knows(backbone):
+        return family
+    forms = ", ".join(family.form for family in FAMILIES.values())
+    names = [name for family in FAMILIES.values() for name in family.names()]
+    close = difflib.get_close_matches(backbone, names, n=3)
+    raise ValueError(
+        f"backbone must be {forms}, a checkpoint file or {_FACTORY.form}, got "
+        f"{backbone!r}" + (f"; did you mean {' or '.join(close)}?" if close else ".")
+    )
 
 
-def is_file_name(backbone) -> bool:
+def is_file_name(backbone: Any) -> bool:
     """Tell whether a backbone is given as a checkpoint file, by its ending."""
     return isinstance(backbone, str) and backbone.endswith(
         (".safetensors", ".pt", ".pth")
     )
 
 
-def _build(
+def _architecture(metadata: dict[str, str], path: str) -> str:
+    if "architecture" not in metadata:
+        raise ValueError(
+            f"backbone given as a file must name its architecture in its metadata, "
+            f"{path} does not; pass backbone='<architecture>', weights='{path}'."
+        )
+    return metadata["architecture"]
+
+
+def _find_published(
+    family: Family,
     backbone: str | Callable[[], nn.Module],
-    metadata: dict[str, str],
-    bags: Sequence[Bag],
-) -> tuple[nn.Module, Preprocessing]:
-    if isinstance(backbone, nn.Module):
-        raise TypeError(
-            "backbone must be a name, a file or a function that returns a module, got "
-            f"a {type(backbone).__name__} itself, which every clone would copy; pass "
-            "the function that builds it."
+    weights: str | os.PathLike | None,
+) -> Published | None:
+    """Return the published weights that are meant, or None for files and None."""
+    if not isinstance(weights, str):
+        return None
+    known = family.published(backbone)
+    if weights in known:
+        return known[weights]
+    may_be_file = os.path.exists(weights) or os.sep in weights or "." in weights
+    if may_be_file and weights != "DEFAULT":
+        return None
+    if not known:
+        raise ValueError(
+            f"weights must be a file or None (random) for {backbone!r}, which has no "
+            f"published weights, got {weights!r}."
         )
-    if isinstance(backbone, str) and backbone != "pcnn":
-        return build_classifier(backbone)
-    model = PCNN() if backbone == "pcnn" else backbone()
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"a backbone factory must return a torch nn.Module, got "
-            f"{type(model).__name__}."
-        )
-    if isinstance(model, PCNN) and "pcnn" in metadata:
-        model = PCNN.from_metadata(metadata)
-    elif isinstance(model, PCNN) and len(bags) and not model.vocabulary:
-        model.set_vocabulary(build_vocabulary(bags))
-    return model, Preprocessing()
+    raise ValueError(
+        f"weights must be one of {list(known)} for {backbone!r}, a file or None, got "
+        f"{weights!r}."
+    )
+
+
+def _fetch(published: Published) -> dict[str, torch.Tensor]:
+    """Download weights, or find them where they were downloaded before.
+
+    Those who do it tell about it on stdout, which may be where a result goes.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return published.fetch()
+    except OSError as error:
+        raise OSError(
+            f"the weights {published.name} could not be downloaded from "
+            f"{published.url} ({error}); download that file elsewhere and pass "
+            "weights='<its path>'."
+        ) from error

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from sklearn_p2l.catalog import atomic_write
+from sklearn_p2l._files import atomic_write
 
 # Classifiers beside the final one, which some torchvision networks train with.
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
@@ -54,15 +54,19 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     return content, metadata
 
 
-def checkpoint_image_size(path: str | Path) -> int | None:
-    """Return the side of images that a checkpoint is made for, if it says so."""
+def checkpoint_metadata(path: str | Path) -> dict[str, str]:
+    """Read what a checkpoint says about itself, from its header alone.
+
+    Only safetensors files have one. Another file says nothing, nor does one that
+    cannot be read: reading its weights will say what is wrong with it.
+    """
     if Path(path).suffix != ".safetensors":
-        return None
+        return {}
     try:
         with safe_open(path, framework="numpy") as file:
-            return int((file.metadata() or {}).get("image_size") or 0) or None
-    except Exception:  # reading its weights will say what is wrong with it
-        return None
+            return dict(file.metadata() or {})
+    except Exception:  # readers of broken files raise almost anything
+        return {}
 
 
 def write_checkpoint(

@@ -3,22 +3,25 @@
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from sklearn_p2l.datasets import (
+from sklearn_p2l.networks.base import Family, Network, Settings
+from sklearn_p2l.networks.weights import hash_weights
+from sklearn_p2l.samples import (
+    BAGS,
     Bag,
     Context,
     bag_batches,
+    build_vocabulary,
     read_word_vectors,
     tokenize,
 )
-from sklearn_p2l.networks.base import Network
-from sklearn_p2l.networks.weights import hash_weights
 
 _EMBEDDING_STD = 0.1
 
@@ -123,9 +126,9 @@ class PCNN(nn.Module):
     Examples
     --------
     >>> from functools import partial
-    >>> from sklearn_p2l import FineTuner
+    >>> from sklearn_p2l import NetworkClassifier
     >>> from sklearn_p2l.networks import PCNN
-    >>> tuner = FineTuner(source=None, backbone=partial(PCNN, n_filters=60))
+    >>> classifier = NetworkClassifier(partial(PCNN, n_filters=60))
     """
 
     def __init__(
@@ -202,7 +205,7 @@ class PCNN(nn.Module):
         return json.dumps({"vocabulary": self.vocabulary, **self.settings})
 
     @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> "PCNN":
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "PCNN":
         """Build the network that a checkpoint describes."""
         return cls(**json.loads(metadata["pcnn"]))
 
@@ -316,7 +319,7 @@ class RelationNetwork(Network):
     network, which has a sign.
     """
 
-    takes = "bags"
+    takes = BAGS.name
     image_size = None
 
     def __init__(self, model: PCNN, *, layer: str | None = None):
@@ -328,22 +331,30 @@ class RelationNetwork(Network):
             )
         self.preprocessing = model.describe()
         self.metadata = {"architecture": "pcnn", "pcnn": self.preprocessing}
-        settings = model.settings
+
+    def check(self) -> None:
+        """Needs no try: it is known how a PCNN is built."""
+        settings = self.model.settings
+        self.signed = self.layer == "contexts"
         self.num_features = settings["n_features"]
         if self.layer == "contexts":
             self.num_features = 3 * settings["n_filters"]
 
-    def check(self) -> None:
-        """Nothing that is not known: it was built here."""
-
-    def preprocess(self, bags: Sequence[Bag]) -> BagBatch:
-        return self.model.encode(bags)
+    def preprocess(self, samples: Sequence[Bag]) -> BagBatch:
+        return self.model.encode(samples)
 
     def read(
-        self, dataset, batch_size: int, *, ahead: bool = False, **kwargs
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        on_error: str = "raise",
+        skipped: list[str] | None = None,
+        ahead: bool = False,
     ) -> Iterator[BagBatch]:
-        # kwargs: of bag_batches; Python cannot encode in a thread beside its own
-        return map(self.preprocess, bag_batches(dataset, batch_size, **kwargs))
+        # Never ahead: Python cannot encode in a thread beside its own.
+        batches = bag_batches(dataset, batch_size, on_error=on_error, skipped=skipped)
+        return map(self.preprocess, batches)
 
     def prepare(self, batches: Iterable[BagBatch], n_samples: int) -> BagBatch:
         parts = list(batches)
@@ -361,3 +372,31 @@ class RelationNetwork(Network):
 
     def features_hash(self) -> str:
         return hash_weights(self.model, but=self.head)
+
+
+class PCNNFamily(Family):
+    """The only name is "pcnn"; a factory may return one with other settings."""
+
+    form = "'pcnn'"
+
+    def names(self) -> Sequence[str]:
+        return ["pcnn"]
+
+    def build(self, name: str, settings: Settings) -> RelationNetwork:
+        return wrap_pcnn(PCNN(), settings)
+
+
+def wrap_pcnn(model: PCNN, settings: Settings) -> RelationNetwork:
+    """Make a network of a PCNN: the one that metadata describe, else this one.
+
+    One without a vocabulary takes it from the samples, where they are text.
+    """
+    if settings.image_size is not None:
+        raise ValueError(
+            f"image_size must be None for a network of text, got {settings.image_size}."
+        )
+    if "pcnn" in settings.metadata:
+        model = PCNN.from_metadata(settings.metadata)
+    elif not model.vocabulary and BAGS.recognises(settings.samples):
+        model.set_vocabulary(build_vocabulary(BAGS.as_samples(settings.samples)))
+    return RelationNetwork(model, layer=settings.layer)

@@ -1,0 +1,68 @@
+"""How images become the input of a network."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, cut the centre, normalise.
+
+    An image is resized until its shorter side is `resize_size`, and of that the centre
+    of `crop_size` by `crop_size` pixels is cut. What lies outside is not seen: of the
+    longer side all that makes it longer, and of both sides the margin by which
+    `resize_size` exceeds `crop_size`. Most of torchvision's networks take 224 pixels
+    out of 256, and :meth:`at` keeps that ratio at every other size, so that the outer
+    6 % at each edge of a square image are never seen. Where the two are equal, as for
+    "small_resnet", nothing of a square image is lost.
+
+    Raise `revision` with every change by which the same image becomes another input:
+    it is part of the fingerprint, so that vectors from before are refused and caches of
+    them not used.
+    """
+
+    resize_size: int = 256
+    crop_size: int = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = _IMAGENET_MEAN
+    std: tuple[float, ...] = _IMAGENET_STD
+    revision: int = 2
+
+    def at(self, image_size: int | None) -> "Preprocessing":
+        """Return the same preprocessing for images of another size."""
+        if image_size is None:
+            return self
+        resize_size = round(self.resize_size * image_size / self.crop_size)
+        return replace(self, resize_size=resize_size, crop_size=image_size)
+
+    def __call__(
+        self, image: np.ndarray, box: tuple[float, ...] | None = None
+    ) -> np.ndarray:
+        """Resize and crop a uint8 image (H, W, 3) to (crop_size, crop_size, 3).
+
+        As Pillow resizes a whole image, except that only the crop is computed. `box`
+        is the part of the array that the image fills, all of it by default.
+        """
+        side = self.crop_size
+        height, width = image.shape[:2]
+        left, upper, right, lower = box or (0, 0, width, height)
+        width, height = right - left, lower - upper
+        if height == width == side == self.resize_size:
+            return image
+        short = min(width, height)
+        size = [int(self.resize_size * length / short) for length in (width, height)]
+        x, y = (round((length - side) / 2) for length in size)
+        across, down = width / size[0], height / size[1]
+        cut = (
+            left + x * across,
+            upper + y * down,
+            left + (x + side) * across,
+            upper + (y + side) * down,
+        )
+        method = Image.Resampling[self.interpolation.upper()]
+        return np.asarray(Image.fromarray(image).resize((side, side), method, cut))
