@@ -26,11 +26,14 @@ from sklearn_p2l import (
     DatasetEmbedder,
     SourceCatalog,
     SourceSelector,
-    _summary,
+    Task,
     networks,
 )
-from sklearn_p2l.datasets import image_batches, random_part
 from sklearn_p2l.divergence import pairwise_divergence
+from sklearn_p2l.embedding import Vectors, _summary
+from sklearn_p2l.exceptions import SignedFeaturesWarning, SkippedSamplesWarning
+from sklearn_p2l.networks import small as small_networks
+from sklearn_p2l.samples import image_batches, random_part
 
 small = functools.partial(
     DatasetEmbedder,
@@ -49,6 +52,11 @@ def datasets(rng):
         rng.integers(low, low + 90, size=(n, 16, 16, 3), dtype=np.uint8)
         for low, n in [(0, 9), (40, 14), (80, 6), (120, 11), (160, 8)]
     ]
+
+
+def fresh(embedder):
+    """The same embedder without the summaries that it remembers."""
+    return pickle.loads(pickle.dumps(embedder))
 
 
 @pytest.fixture
@@ -99,7 +107,7 @@ def test_order_statistics_by_hand(datasets, summary, monkeypatch):
 def test_invariances(datasets, rng):
     embedder = small().fit(datasets)
     vectors = embedder.transform(datasets)
-    alone = np.vstack([embedder.transform([d]) for d in datasets])
+    alone = np.vstack([fresh(embedder).transform([d]) for d in datasets])
     assert_allclose(alone, vectors, atol=1e-12)
     shuffled = [d[rng.permutation(len(d))] for d in datasets]
     assert_allclose(embedder.transform(shuffled), vectors, atol=1e-7)
@@ -109,7 +117,7 @@ def test_invariances(datasets, rng):
     assert_allclose(batched, vectors, atol=1e-7)
     as_lists = embedder.transform([list(d) for d in datasets])
     assert_allclose(as_lists, vectors, atol=1e-12)
-    assert_allclose(vectors.sum(axis=1), 1)
+    assert_allclose(np.sum(vectors, axis=1), 1)
 
 
 def test_images_of_differing_sizes(rng):
@@ -133,7 +141,7 @@ def test_determinism_and_global_state(datasets):
     other = small(random_state=1).fit(datasets)
     assert other.fingerprint_ != small().fit(datasets).fingerprint_
     free = small(random_state=None).fit(datasets)
-    assert_array_equal(free.transform(datasets), free.transform(datasets))
+    assert_array_equal(fresh(free).transform(datasets), free.transform(datasets))
 
 
 def test_fingerprint_says_what_vectors_depend_on(datasets, tmp_path):
@@ -157,7 +165,7 @@ def test_fingerprint_says_what_vectors_depend_on(datasets, tmp_path):
     networks.write_checkpoint(path, networks.get_weights(network.model), {})
     assert small(weights=path).fit(datasets).fingerprint_ == base.fingerprint_
     vectors = base.transform(datasets)
-    assert vectors.origin == vectors[1:, :3].origin == base.fingerprint_
+    assert vectors.fingerprint == vectors[1:].fingerprint == base.fingerprint_
     names = base.get_feature_names_out()
     assert names[5] == f"{base.fingerprint_}#5" and len(names) == 64
 
@@ -204,9 +212,9 @@ def test_ready_features(rng):
         embedder.transform([np.full((3, 7), np.nan)])
     with pytest.raises(ValueError, match="ready features must not be uint8.*pass"):
         DatasetEmbedder().fit_transform(list(np.zeros((4, 16, 16), np.uint8)))
-    with pytest.raises(ValueError, match="dataset 1 must hold ready features"):
+    with pytest.raises(ValueError, match="dataset 1 must hold features.*got images"):
         embedder.transform([tables[0], np.zeros((4, 16, 16), np.uint8)])
-    with pytest.raises(ValueError, match="dataset 0 must hold images"):
+    with pytest.raises(ValueError, match="dataset 0 must hold images.*got features"):
         small().fit([np.zeros((4, 16, 16), np.uint8)]).transform(tables)
 
 
@@ -217,7 +225,7 @@ def test_errors_name_the_dataset_and_the_image(datasets):
     with pytest.raises(ValueError, match="dataset 2: image 4 must be finite"):
         embedder.transform([datasets[0], datasets[1], bad])
     skipping = small(on_error="skip").fit(datasets)
-    with pytest.warns(UserWarning, match=r"Skipped 1 image.*image 4"):
+    with pytest.warns(SkippedSamplesWarning, match=r"Skipped 1 image.*image 4"):
         vectors = skipping.transform([bad])
     expected = embedder.transform([np.delete(datasets[1], 4, axis=0)])
     assert_allclose(vectors, expected, atol=1e-7)
@@ -309,8 +317,10 @@ def test_factory(datasets):
 def test_signed_features_are_refused_by_kl_with_a_remedy(datasets):
     signed = functools.partial(make_tiny, -1.0)
     embedder = DatasetEmbedder(signed, image_size=16, random_state=0)
-    vectors = embedder.fit_transform(datasets)
-    assert (vectors <= 0).all()
+    with pytest.warns(SignedFeaturesWarning, match="make_tiny.*metric='cityblock'"):
+        vectors = embedder.fit_transform(datasets)
+    assert (vectors <= 0).all() and embedder.signed_
+    assert not small().fit(datasets).signed_
     assert_allclose(np.abs(vectors).sum(axis=1), 1)
     with pytest.raises(ValueError, match="after a ReLU"):
         pairwise_divergence(vectors, metric="kl")
@@ -405,7 +415,7 @@ def test_pickles_hold_no_network(datasets, tmp_path, monkeypatch):
     loaded = joblib.load(tmp_path / "e.joblib")
     assert not opened  # lazily ...
     assert_array_equal(loaded.transform(datasets), vectors)
-    loaded.transform(datasets)
+    loaded.transform([datasets[0][:3]])
     assert len(opened) == 1  # ... and once
     assert joblib.hash(loaded) == joblib.hash(embedder)
 
@@ -470,7 +480,7 @@ def test_memory_with_files_that_are_missing(tmp_path, datasets):
     Image.fromarray(datasets[0][0]).save(tmp_path / "a.png")
     dataset = [tmp_path / "a.png", tmp_path / "missing.png"]
     embedder = small(memory=str(tmp_path / "cache"), on_error="skip").fit([dataset])
-    with pytest.warns(UserWarning, match="Skipped 1 image"):
+    with pytest.warns(SkippedSamplesWarning, match="Skipped 1 image"):
         embedder.transform([dataset])
 
 
@@ -541,7 +551,9 @@ def test_vectors_and_caches_of_another_revision_are_not_used(
     assert len(passes) == 5
     passes.clear()
     monkeypatch.setattr(
-        networks.images, "_SMALL", replace(networks.images._SMALL, revision=99)
+        small_networks,
+        "PREPROCESSING",
+        replace(small_networks.PREPROCESSING, revision=99),
     )
     others = clone(embedder).fit_transform(datasets)
     assert len(passes) == 5
@@ -549,30 +561,6 @@ def test_vectors_and_caches_of_another_revision_are_not_used(
         SourceSelector(zoo, k=-1.0).fit(others)
     with pytest.raises(ValueError, match="reference network"):
         pickle.loads(pickle.dumps(embedder)).transform([datasets[0][:2]])
-
-
-def test_images_read_uncropped_are_cropped_later_alike(tmp_path, rng):
-    image = Image.fromarray(rng.integers(0, 256, size=(30, 40, 3), dtype=np.uint8))
-    paths = [tmp_path / "a.png", tmp_path / "b.jpg"]
-    image.resize((300, 260)).save(paths[0])
-    image.resize((1300, 2000)).save(paths[1])
-    network = networks.open_network("squeezenet1_1", weights=None)
-    (expected,) = network.read(paths, 2)
-    (got,) = network.read(network.read_uncropped(paths), 2)
-    assert (got.int() - expected.int()).abs().max() <= 1
-    assert (got != expected).float().mean() < 0.02
-
-
-@pytest.mark.parametrize("image_size", [16, 31, 32, 48, 100, 112])
-def test_images_read_uncropped_have_their_crop_in_the_same_place(image_size, rng):
-    """Whatever rounding does to halves of pixels."""
-    network = networks.open_network("resnet18", weights=None, image_size=image_size)
-    for _ in range(12):
-        size = rng.integers(20, 300, size=2)
-        images = [rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)]
-        (expected,) = network.read(images, 1)
-        (got,) = network.read(network.read_uncropped(images), 1)
-        assert (got.int() - expected.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "densenet121"])
@@ -651,14 +639,132 @@ def test_memory_repeats_warnings(datasets, tmp_path):
     bad = datasets[0] / 255
     bad[2] = np.nan
     embedder = small(memory=str(tmp_path), on_error="skip").fit(datasets)
-    for _ in range(2):
-        with pytest.warns(UserWarning, match="Skipped 1 image"):
-            embedder.transform([bad])
+    for same in (embedder, embedder, fresh(embedder)):
+        with pytest.warns(SkippedSamplesWarning, match="Skipped 1 image"):
+            same.transform([bad])
 
 
-def test_progress(datasets, capsys):
+def test_progress_names_the_dataset_and_the_total(datasets, capsys, tmp_path):
     small(verbose=1).fit_transform(datasets)
-    assert "48/" in capsys.readouterr().err.replace(" samples", "/")
+    shown = capsys.readouterr().err
+    assert "48/48" in shown and "embedding dataset 4" in shown
+    (tmp_path / "birds").mkdir()
+    for i in range(3):
+        Image.fromarray(datasets[0][i]).save(tmp_path / "birds" / f"{i}.png")
+    small(verbose=1).fit_transform([tmp_path / "birds"])
+    assert "embedding birds" in capsys.readouterr().err
+
+
+# -- the fingerprint stands for what was fitted --------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("summary", "median"),
+        ("proportion", 0.3),
+        ("layer", "body.4.relu"),
+        ("image_size", 24),
+        ("random_state", 5),
+        ("weights", "other.safetensors"),
+        ("backbone", "resnet18"),
+    ],
+)
+def test_what_the_fingerprint_stands_for_is_fixed_by_fit(
+    datasets, tmp_path, name, value
+):
+    embedder = small(memory=str(tmp_path)).fit(datasets)
+    vectors = embedder.transform(datasets)
+    embedder.set_params(**{name: value})
+    with pytest.raises(ValueError, match=f"{name} must be what it was in fit"):
+        embedder.transform(datasets)
+    with pytest.raises(ValueError, match=f"{name} must be what it was in fit"):
+        fresh(embedder).transform(datasets)
+    embedder.set_params(**{name: small().get_params()[name]})
+    assert_array_equal(embedder.transform(datasets), vectors)
+
+
+def test_how_vectors_are_computed_may_change_after_fit(datasets):
+    embedder = small().fit(datasets)
+    vectors = embedder.transform(datasets)
+    embedder.set_params(batch_size=3, device=torch.device("cpu"), verbose=0)
+    assert_allclose(fresh(embedder).transform(datasets), vectors, atol=1e-7)
+
+
+def test_an_unknown_statistic_is_an_error():
+    with pytest.raises(ValueError, match="summary must be one of.*got 'mode'"):
+        _summary.summarize([np.ones((2, 3))], "mode", 0.1)
+
+
+def test_a_statistic_more_is_one_entry(datasets, monkeypatch):
+    """What CONTRIBUTING promises."""
+    monkeypatch.setitem(
+        _summary.STATISTICS, "maximum", lambda block, proportion: block.max(axis=0)
+    )
+    monkeypatch.setitem(DatasetEmbedder._parameter_constraints, "summary", [str])
+    embedder = small(summary="maximum").fit(datasets)
+    expected = features(datasets[0], embedder).max(axis=0)
+    vector = embedder.transform(datasets[:1])[0]
+    assert_allclose(vector, expected / expected.sum(), atol=1e-7)
+    assert ":maximum:" in embedder.fingerprint_
+
+
+# -- what is embedded once -------------------------------------------------------------
+
+
+def test_a_pipeline_embeds_a_dataset_once(datasets, passes):
+    vectors = small().fit_transform(datasets)
+    catalog = SourceCatalog.from_arrays(vectors, sizes=range(1, 6), names=list("abcde"))
+    pipe = make_pipeline(small(), SourceSelector(catalog, k=-1.0))
+    passes.clear()
+    pipe.fit(datasets[:3])
+    pipe.predict(datasets[:2]), pipe.decision_function(datasets[:3])
+    assert len(passes) == 3
+    pipe.predict(datasets[2:4])
+    assert len(passes) == 4
+    changed = datasets[0].copy()
+    changed[0, 0, 0] += 1
+    pipe.predict([changed])
+    assert len(passes) == 5
+    pipe.fit(datasets[:1])  # another fit, perhaps another network
+    assert len(passes) == 6
+    clone(pipe).fit(datasets[:1])
+    assert len(passes) == 7
+
+
+def test_what_is_remembered_is_bounded(rng, passes, monkeypatch):
+    from sklearn_p2l.embedding import _embedder
+
+    monkeypatch.setattr(_embedder, "_N_KEPT", 2)
+    sets = [rng.integers(0, 255, (2, 16, 16), dtype=np.uint8) for _ in range(3)]
+    embedder = small().fit(sets)
+    embedder.transform(sets)
+    assert len(passes) == 3
+    embedder.transform(sets[1:])
+    assert len(passes) == 3
+    embedder.transform(sets[:1])
+    assert len(passes) == 4
+
+
+def test_tasks_and_columns_of_paths_are_datasets(datasets, tmp_path):
+    pd = pytest.importorskip("pandas")
+    paths = [str(tmp_path / f"{i}.png") for i in range(6)]
+    for path, image in zip(paths, datasets[2]):
+        Image.fromarray(image).save(path)
+    embedder = small().fit(datasets)
+    expected = embedder.transform([datasets[2]])
+    labels = list("aabbaa")
+    for same in (
+        Task(datasets[2], labels),
+        Task(paths, labels),
+        paths,
+        pd.Series(paths, index=range(3, 9)),
+        pd.DataFrame({"path": paths}),
+        np.array(paths),
+    ):
+        got = fresh(embedder).transform([same])
+        assert_allclose(got, expected, atol=1e-12)
+        assert isinstance(got, Vectors)
 
 
 def test_mean_streams_in_constant_memory():
@@ -674,8 +780,6 @@ def test_mean_streams_in_constant_memory():
     seen = []
 
     def batches():
-        from sklearn_p2l.datasets import image_batches
-
         for batch in image_batches(Stream(), 32):
             seen.append(len(held))
             yield np.stack(batch).reshape(len(batch), -1).astype(np.float32)
@@ -694,10 +798,13 @@ def test_mean_streams_in_constant_memory():
         ("shufflenet_v2_x0_5", 1024, "mean"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::sklearn_p2l.exceptions.SignedFeaturesWarning")
 def test_torchvision_networks(name, width, layer, datasets):
     embedder = DatasetEmbedder(name, weights=None, image_size=64, random_state=0)
     vectors = embedder.fit_transform(datasets[:2])
     assert vectors.shape == (2, width) and embedder.layer_ == layer
+    assert embedder.signed_ == (np.asarray(vectors) < 0).any()
+    assert embedder.signed_ == (name == "mobilenet_v3_small")  # hard swish
 
 
 @pytest.mark.slow
@@ -870,7 +977,7 @@ def test_auto_needs_the_mean(datasets):
 
 def _spied_open(folder):
     """Count networks that are opened, also in other processes."""
-    model = networks.images.SmallResNet()
+    model = small_networks.SmallResNet()
     handle, _ = tempfile.mkstemp(dir=folder)
     os.close(handle)
     return model
@@ -887,7 +994,7 @@ def test_several_datasets_at_a_time(datasets, tmp_path, backend):
     with joblib.parallel_config(backend=backend, n_jobs=2):
         got = embedder.transform(datasets)
     assert_allclose(got, expected, rtol=1e-5)
-    assert got.origin == embedder.fingerprint_
+    assert got.fingerprint == embedder.fingerprint_
     n_opened = len(os.listdir(tmp_path)) - 1
     assert n_opened == 1 if backend == "threading" else n_opened <= 2
 
@@ -898,7 +1005,9 @@ def test_errors_and_warnings_of_workers_name_the_dataset(datasets):
     with pytest.raises(ValueError, match="dataset 1: image 2 must be finite"):
         small(n_jobs=2).fit(datasets).transform([datasets[0], bad])
     skipping = small(n_jobs=2, on_error="skip").fit(datasets)
-    with pytest.warns(UserWarning, match="Skipped 1 image.*image 2 must be finite"):
+    with pytest.warns(
+        SkippedSamplesWarning, match="Skipped 1 image.*image 2 must be finite"
+    ):
         skipping.transform([datasets[0], bad])
 
 
@@ -913,7 +1022,7 @@ def test_embedding_on_a_dask_cluster_of_two_processes(datasets):
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
-        assert_allclose(embedder.transform(datasets), expected, rtol=1e-5)
+        assert_allclose(fresh(embedder).transform(datasets), expected, rtol=1e-5)
 
 
 def test_summaries_on_disk_serve_several_processes(datasets, tmp_path):

@@ -4,32 +4,54 @@ import hashlib
 import os
 import threading
 import warnings
+from collections import OrderedDict
 from numbers import Integral, Real
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import normalize
-from sklearn.utils import check_array, check_random_state
-from sklearn.utils._param_validation import (
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, check_memory
+
+from sklearn_p2l._compat import (
     HasMethods,
     Interval,
     StrOptions,
+    _fit_context,
+    load_networks,
 )
-from sklearn.utils.validation import check_is_fitted, check_memory
-from tqdm import tqdm
-
-from sklearn_p2l._arrays import TracedArray
-from sklearn_p2l._jobs import as_worker, replacing_workers, this_process
-from sklearn_p2l._summary import summarize
-from sklearn_p2l.datasets import (
-    Bag,
+from sklearn_p2l._provenance import Vectors
+from sklearn_p2l._workers import as_worker, replacing_workers, this_process
+from sklearn_p2l.embedding._datasets import (
+    check_datasets,
+    check_features,
+    check_kinds,
+    naming,
+    progress_over,
+)
+from sklearn_p2l.embedding._summary import STATISTICS, statistic_name, summarize
+from sklearn_p2l.exceptions import SignedFeaturesWarning, SkippedSamplesWarning
+from sklearn_p2l.samples import (
+    FEATURES,
     content_key,
-    is_bags,
-    is_features,
+    modality_of,
+    name_of,
     random_part,
 )
 
+# What the fingerprint stands for: fixed by `fit`, as the vectors' name is.
+_FIXED = (
+    "backbone",
+    "weights",
+    "layer",
+    "summary",
+    "proportion",
+    "image_size",
+    "random_state",
+)
+# Summaries that an embedder keeps in memory, the last ones used.
+_N_KEPT = 256
 # PyTorch's tracing of networks is not safe where threads share a process.
 _one_opening_at_a_time = threading.Lock()
 # The network that this process embedded with last: for the next dataset that it gets.
@@ -70,7 +92,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         also has "contexts", what its convolution finds, with a sign.
 
     summary : {"mean", "trimmed_mean", "median"}, default="mean"
-        Statistic over the images. The mean streams in constant memory; the others
+        Statistic over the samples. The mean streams in constant memory; the others
         write all features to a temporary file (4 bytes per image and feature) and
         need about 0.5 GiB of memory at most.
 
@@ -92,7 +114,10 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     image_size : int, default=None
         Side of the images given to the network, in pixels; None for the size that the
-        network was made for, and for text. Smaller is faster.
+        network was made for, and for text. Smaller is faster. An image is resized
+        first, for torchvision's networks to 256/224 of this size on its shorter side,
+        at every size, and the square in its centre is taken: they do not see a margin
+        of about 6 % on each side ("small_resnet" sees all of a square image).
 
     batch_size : int, default=32
         Samples per forward pass.
@@ -111,10 +136,12 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     memory : str, path-like or object with the joblib.Memory interface, default=None
         Caches summaries by the content of the dataset (files by path, size and time
-        of change), so that each dataset is embedded once in a grid search. Torch
-        Datasets are not cached.
+        of change), so that each dataset is embedded once in a grid search, or by
+        several processes. Torch Datasets are not cached. Without it, a fitted embedder
+        itself remembers the last 256 summaries it made, so that `fit` and `predict` of
+        a pipeline embed a dataset once.
 
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Torch device; "auto" is the GPU if there is one, else the CPU.
 
     n_jobs : int, default=None
@@ -132,6 +159,10 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
+    signed_ : bool
+        Whether features may be negative, which the metrics "kl", "js", "chi2" and
+        "hellinger" refuse. For ready features, whether those given to `fit` are.
+
     fingerprint_ : str
         What the vectors depend on: architecture, layer and summary in words, then a
         hash that includes weights and preprocessing.
@@ -146,16 +177,19 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     --------
     SourceSelector : Ranks sources by these vectors.
     SourceCatalog : Keeps the vectors of the sources.
+    Task : A dataset with its labels.
 
     Notes
     -----
     A dataset is one of: an array of images (n, H, W), (n, H, W, 1) or (n, H, W, 3),
     uint8 in 0..255 or float in 0..1; a sequence of images of any sizes (arrays or PIL
-    images) or of paths; a folder of images, flat or with class subfolders; a torch
-    Dataset, map or iterable style, of images (tensors as (C, H, W)) or of tuples that
-    begin with one; a sequence of :class:`~sklearn_p2l.datasets.Bag`, or a .tsv or
-    .tsv.gz file of them (:func:`~sklearn_p2l.datasets.read_bags`), for a PCNN; or a 2-D
-    array of ready features, for which no network is used. Labels are never needed.
+    images) or of paths; a Series, or a DataFrame of one column, of paths; a folder of
+    images, flat or with class subfolders; a torch Dataset, map or iterable style, of
+    images (tensors as (C, H, W)) or of tuples that begin with one; a sequence
+    of :class:`~sklearn_p2l.datasets.Bag`, or a .tsv or .tsv.gz file of them
+    (:func:`~sklearn_p2l.datasets.read_bags`), for a PCNN; or a 2-D array of ready
+    features, for which no network is used. A :class:`Task` is taken for its samples;
+    labels are never needed.
 
     Images are converted to 8-bit RGB: files are turned as their EXIF data says, 16-bit
     files scaled, palette and CMYK files converted, transparency laid over white.
@@ -178,7 +212,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     >>> vectors = embedder.fit_transform([dark, light])
     >>> vectors.shape
     (2, 64)
-    >>> vectors.sum(axis=1).round(6)
+    >>> np.sum(vectors, axis=1).round(6)
     array([1., 1.])
     """
 
@@ -186,7 +220,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         "backbone": [str, os.PathLike, callable],
         "weights": [str, os.PathLike, None],
         "layer": [str, None],
-        "summary": [StrOptions({"mean", "trimmed_mean", "median"})],
+        "summary": [StrOptions(set(STATISTICS))],
         "proportion": [Interval(Real, 0, 0.5, closed="left")],
         "max_samples": [
             Interval(Integral, 1, None, closed="left"),
@@ -199,7 +233,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "on_error": [StrOptions({"raise", "skip"})],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
-        "device": [str],
+        "device": "no_validation",  # a torch.device, too, without importing torch
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -269,19 +303,46 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                 f"summary must be 'mean' for max_samples='auto', got {self.summary!r}; "
                 "pass a number of samples."
             )
-        datasets = _check_datasets(X)
-        self._network = None
+        datasets = check_datasets(X)
+        self._network, self._kept = None, OrderedDict()
         self.seed_ = check_random_state(self.random_state).randint(2**31 - 1)
-        if is_features(datasets[0]):
-            self.layer_ = None
-            self.n_features_out_ = np.shape(datasets[0])[1]
-            self.fingerprint_ = f"features:{self.n_features_out_}:{self._statistic()}"
+        if FEATURES.recognises(datasets[0]):
+            self._fit_features(datasets)
         else:
-            self._network = self._open_network()
-            self.layer_ = self._network.layer
-            self.n_features_out_ = self._network.num_features
-            self.fingerprint_ = self._fingerprint(self._network)
+            network = self._network = self._open_network()
+            self.layer_, self._takes = network.layer, network.takes
+            self.n_features_out_ = network.num_features
+            self.signed_ = network.signed
+            self.fingerprint_ = self._fingerprint(network)
+        self._fixed = {name: getattr(self, name) for name in _FIXED}
+        if self.signed_ and self.layer_ is not None:
+            warnings.warn(
+                f"The features of {self.fingerprint_.split(':')[0]!r}, layer "
+                f"{self.layer_!r}, have a sign: the metrics 'kl' (the default), 'js', "
+                "'chi2' and 'hellinger' refuse them. Rank them by metric='cityblock', "
+                "'euclidean' or 'cosine', or summarise a layer that follows a ReLU.",
+                SignedFeaturesWarning,
+                stacklevel=3,
+            )
         return self
+
+    def _fit_features(self, datasets):
+        shapes = [np.shape(d) for d in datasets if FEATURES.recognises(d)]
+        widths = {shape[1] for shape in shapes}
+        if len(widths) > 1:
+            raise ValueError(
+                "ready features must all be of one width, got datasets of "
+                f"{sorted(widths)} columns."
+            )
+        self.layer_, self._takes = None, FEATURES.name
+        self.n_features_out_ = widths.pop()
+        statistic = statistic_name(self.summary, self.proportion)
+        self.fingerprint_ = f"features:{self.n_features_out_}:{statistic}"
+        self.signed_ = any(
+            np.size(d) > 0 and bool(np.min(np.asarray(d)) < 0)
+            for d in datasets
+            if FEATURES.recognises(d)
+        )
 
     def transform(self, X):
         """Embed datasets.
@@ -293,52 +354,65 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        vectors : ndarray of shape (n_datasets, `n_features_out_`)
-            One summary per dataset, of L1 norm 1. Row i depends on dataset i alone.
-            The array carries `fingerprint_` as its attribute `origin`.
+        vectors : Vectors of shape (n_datasets, `n_features_out_`)
+            One summary per dataset, of L1 norm 1, as an array that carries the
+            `fingerprint_`. Row i depends on dataset i alone.
 
         Raises
         ------
         ValueError
             If a dataset is empty, of an unknown form, or holds an image that cannot
-            be used (unless ``on_error="skip"``); the message names dataset and image.
+            be used (unless ``on_error="skip"``), and the message names dataset and
+            image; or if a parameter that the fingerprint stands for was changed after
+            `fit`.
         """
         check_is_fitted(self)
-        datasets = _check_datasets(X)
-        for i, dataset in enumerate(datasets):
-            if is_features(dataset) != (self.layer_ is None):
-                expected = "ready features" if self.layer_ is None else "images"
-                if self.layer_ is not None and self._get_network().takes == "bags":
-                    expected = "bags"
-                got = "2-D features" if is_features(dataset) else "others"
-                raise ValueError(
-                    f"dataset {i} must hold {expected} as the datasets given to fit, "
-                    f"got {got}."
-                )
+        datasets = check_datasets(X)
+        self._check_unchanged()
+        check_kinds(datasets, self._takes)
+        keys = [self._key(dataset, i) for i, dataset in enumerate(datasets)]
+        known = {i: self._kept[key] for i, key in enumerate(keys) if key in self._kept}
+        todo = {i: d for i, d in enumerate(datasets) if i not in known}
+        summaries = known | self._summarize_all(todo, keys)
+        for i, key in enumerate(keys):
+            self._keep(key, summaries[i])
+        rows = [self._finish(*summaries[i], d, i) for i, d in enumerate(datasets)]
+        return Vectors(np.vstack(rows), self.fingerprint_)
+
+    def _summarize_all(self, datasets, keys):
+        """Summarise datasets, given and returned by number, several at a time."""
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         n_jobs = min(parallel.n_jobs, len(datasets))
-        bar = tqdm(
-            desc="embedding",
-            unit=" samples" if n_jobs == 1 else " datasets",
-            total=None if n_jobs == 1 else len(datasets),
-            disable=not self.verbose,
-        )
-        with bar:
+        summaries = {}
+        if not datasets:
+            return summaries
+        bar = progress_over(datasets.values(), n_jobs, self.max_samples, self.verbose)
+        with bar, replacing_workers():
             if n_jobs == 1:
-                results = (self._summarize(d, i, bar) for i, d in enumerate(datasets))
+                results = (
+                    self._summarize(d, i, keys[i], bar) for i, d in datasets.items()
+                )
             else:
                 parent = this_process()
                 results = parallel(
-                    delayed(_summarize_as_worker)(self, d, i, n_jobs, parent)
-                    for i, d in enumerate(datasets)
+                    delayed(_summarize_as_worker)(self, d, i, keys[i], n_jobs, parent)
+                    for i, d in datasets.items()
                 )
-            with replacing_workers():
-                summaries = []
-                for summary in results:
-                    summaries.append(summary)
-                    bar.update(n_jobs > 1)
-        rows = [self._finish(*s, datasets[i], i) for i, s in enumerate(summaries)]
-        return TracedArray(np.vstack(rows), origin=self.fingerprint_)
+            for i, summary in zip(datasets, results):
+                summaries[i] = summary
+                bar.update(n_jobs > 1)
+        return summaries
+
+    def _check_unchanged(self):
+        """Refuse parameters that would make other vectors under the same name."""
+        for name, fitted in self._fixed.items():
+            value = getattr(self, name)
+            if value is not fitted and value != fitted:
+                raise ValueError(
+                    f"{name} must be what it was in fit, {fitted!r}, got {value!r}: "
+                    "vectors would no longer be what their fingerprint says; call fit "
+                    "again."
+                )
 
     def get_feature_names_out(self, input_features=None):
         """Name the output features, by `fingerprint_`, "#" and a number.
@@ -358,36 +432,48 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             dtype=object,
         )
 
-    def _summarize(self, dataset, number, bar=None):
+    def _key(self, dataset, number):
+        """What a summary depends on: content and settings; None where not known."""
+        with naming(number):
+            content = None if self.layer_ is None else content_key(dataset)
+        settings = (self.fingerprint_, self.precision, self.on_error)
+        if self.max_samples is not None:
+            settings += (self.max_samples, self.tolerance, self.seed_)
+        return None if content is None else (content, settings)
+
+    def _keep(self, key, summary):
+        """Remember a summary, and forget the one that was not used for longest."""
+        if key is not None:
+            self._kept[key] = summary
+            self._kept.move_to_end(key)
+            if len(self._kept) > _N_KEPT:
+                self._kept.popitem(last=False)
+
+    def _summarize(self, dataset, number, key, bar=None):
         """Summarise one dataset, or look its summary up."""
-        try:
+        if bar is not None:
+            bar.set_description(f"embedding {name_of(dataset) or f'dataset {number}'}")
+        with naming(number):
             if self.layer_ is None:
-                features = self._check_features(dataset)
+                features = check_features(dataset, self.n_features_out_)
                 return summarize([features], self.summary, self.proportion), []
-            key = None if self.memory is None else content_key(dataset)
-            memory = None if key is None else self.memory
+            if key is None:
+                return self._summarize_samples(dataset, bar)
+            memory = self.memory
             if isinstance(memory, os.PathLike):
                 memory = os.fspath(memory)
-            memory = check_memory(memory)
-            look_up = memory.cache(_call, ignore=["compute"])
-            settings = (self.fingerprint_, self.precision, self.on_error)
-            if self.max_samples is not None:
-                settings += (self.max_samples, self.tolerance, self.seed_)
-            return look_up(
-                key, settings, compute=lambda: self._summarize_samples(dataset, bar)
-            )
-        except ValueError as error:
-            raise ValueError(f"dataset {number}: {error}") from error
+            look_up = check_memory(memory).cache(_call, ignore=["compute"])
+            return look_up(*key, compute=lambda: self._summarize_samples(dataset, bar))
 
     def _finish(self, vector, skipped, dataset, number):
         """Tell of skipped samples, check a summary and normalise it."""
         if skipped:
-            what = "line" if is_bags(dataset) else "image"
+            unit = modality_of(dataset).unit
             warnings.warn(
-                f"Skipped {len(skipped)} {what}(s) that cannot be used; the first: "
+                f"Skipped {len(skipped)} {unit}(s) that cannot be used; the first: "
                 f"{skipped[0].rstrip('.')}. Mend or remove them, or pass "
                 "on_error='raise' to stop at the first.",
-                UserWarning,
+                SkippedSamplesWarning,
                 stacklevel=3,
             )
         if not np.isfinite(vector).all():
@@ -402,23 +488,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             )
         return normalize(vector[np.newaxis], norm="l1")
 
-    def _check_features(self, dataset):
-        if getattr(dataset, "dtype", None) == np.uint8:
-            raise ValueError(
-                "ready features must not be uint8, as grey images are; a dataset of "
-                "grey images is one array (n, H, W) or one list: pass [images]."
-            )
-        features = check_array(dataset, dtype=np.float64, input_name="features")
-        if features.shape[1] != self.n_features_out_:
-            raise ValueError(
-                f"features must be {self.n_features_out_} wide as those given to fit, "
-                f"got {features.shape[1]}."
-            )
-        return features
-
     def _summarize_samples(self, dataset, bar):
-        from sklearn_p2l import networks
-
+        networks = load_networks()
         network, skipped = self._get_network(), []
         device = networks.choose_device(self.device)
         n_total = None
@@ -457,9 +528,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         return vector, skipped
 
     def _open_network(self):
-        from sklearn_p2l import networks
-
-        return networks.open_network(
+        return load_networks().open_network(
             self.backbone,
             weights=self.weights,
             layer=self.layer,
@@ -486,20 +555,18 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     def _fingerprint(self, network):
         preprocessing = str(network.preprocessing)
-        parts = [network.architecture, network.layer, self._statistic()]
+        statistic = statistic_name(self.summary, self.proportion)
+        parts = [network.architecture, network.layer, statistic]
         digest = hashlib.sha256(
             "|".join([*parts, preprocessing, network.features_hash()]).encode()
         )
         return ":".join([*parts, digest.hexdigest()[:16]])
 
-    def _statistic(self):
-        if self.summary == "trimmed_mean":
-            return f"trimmed_mean({self.proportion:g})"
-        return self.summary
-
     def __getstate__(self):
         state = super().__getstate__()
-        return state | {"_network": None} if "_network" in state else state
+        if "_network" in state:
+            state = state | {"_network": None, "_kept": OrderedDict()}
+        return state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -508,7 +575,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _summarize_as_worker(embedder, dataset, number, n_workers, parent):
+def _summarize_as_worker(embedder, dataset, number, key, n_workers, parent):
     """Summarise one dataset in a process that may get others after it."""
     global _last_network
     with as_worker(n_workers, parent, embedder.device):
@@ -517,30 +584,9 @@ def _summarize_as_worker(embedder, dataset, number, n_workers, parent):
             if fitted_for == embedder.fingerprint_:
                 embedder._network = network
             _last_network = embedder.fingerprint_, embedder._get_network()
-        return embedder._summarize(dataset, number)
+        return embedder._summarize(dataset, number, key)
 
 
 def _call(key, settings, compute):
     """Compute a summary; what joblib.Memory caches by `key` and `settings`."""
     return compute()
-
-
-def _check_datasets(X):
-    """Return X as a list of datasets, refusing one dataset given as X itself."""
-    if isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 1:
-        X = list(X)
-    if not isinstance(X, (list, tuple)):
-        raise ValueError(
-            "X must be a list of datasets, one row of the result each, got "
-            f"{type(X).__name__}; pass [X] to embed one dataset."
-        )
-    if not len(X):
-        raise ValueError("X must hold at least one dataset, got an empty list.")
-    for i, dataset in enumerate(X):
-        if hasattr(dataset, "getbands") or isinstance(dataset, Bag):
-            what = "a bag" if isinstance(dataset, Bag) else "an image"
-            raise ValueError(
-                f"X must be a list of datasets, got {what} as dataset {i}; pass [X] to "
-                "embed one dataset."
-            )
-    return list(X)

@@ -1,4 +1,8 @@
-"""What a summary holds: one statistic of each feature over the samples of a dataset."""
+"""What a summary holds: one statistic of each feature over the samples of a dataset.
+
+To add one, write a function of a block of columns (n_samples, n_columns) and name it in
+`STATISTICS`.
+"""
 
 import tempfile
 from collections.abc import Iterable
@@ -10,6 +14,25 @@ from scipy.stats import trim_mean
 _BLOCK_VALUES = 2**24
 
 
+def _median(block, proportion):
+    return np.median(block, axis=0)
+
+
+def _trimmed_mean(block, proportion):
+    return trim_mean(block, proportion, axis=0)
+
+
+# Statistics that need all samples at once; "mean" streams and has code of its own.
+STATISTICS = {"mean": None, "trimmed_mean": _trimmed_mean, "median": _median}
+
+
+def statistic_name(statistic: str, proportion: float) -> str:
+    """Name a statistic with the parameters that it depends on, for fingerprints."""
+    if statistic == "trimmed_mean":
+        return f"trimmed_mean({proportion:g})"
+    return statistic
+
+
 def summarize(
     batches: Iterable[np.ndarray],
     statistic: str,
@@ -17,24 +40,20 @@ def summarize(
     *,
     tolerance: float = 0.0,
     n_total: int | None = None,
-):
+) -> np.ndarray:
     """Summarise batches of features (n, n_features) in one vector (n_features,).
 
     The mean is accumulated in float64, in memory that does not grow with the number
-    of rows; with a `tolerance`, only until `mean_error` is at most that. Median and
-    trimmed mean need all rows: these go to a temporary file, 4 bytes a value, and are
+    of rows; with a `tolerance`, only until `mean_error` is at most that. The other
+    statistics need all rows: these go to a temporary file, 4 bytes a value, and are
     read back in blocks of columns.
     """
+    if statistic not in STATISTICS:
+        raise ValueError(
+            f"summary must be one of {sorted(STATISTICS)}, got {statistic!r}."
+        )
     if statistic == "mean":
-        total, squares, n_rows = 0.0, 0.0, 0
-        for features in batches:
-            total = total + features.sum(axis=0, dtype=np.float64)
-            n_rows += len(features)
-            if tolerance:
-                squares = squares + np.square(features, dtype=np.float64).sum(axis=0)
-                if mean_error(total, squares, n_rows, n_total) <= tolerance:
-                    break
-        return total / n_rows
+        return _streamed_mean(batches, tolerance, n_total)
     with tempfile.TemporaryFile() as file:
         n_rows = 0
         for features in batches:
@@ -47,13 +66,21 @@ def summarize(
         step = max(1, _BLOCK_VALUES // n_rows)
         for start in range(0, n_columns, step):
             block = rows[:, start : start + step].astype(np.float64)
-            result[start : start + step] = (
-                np.median(block, axis=0)
-                if statistic == "median"
-                else trim_mean(block, proportion, axis=0)
-            )
+            result[start : start + step] = STATISTICS[statistic](block, proportion)
         del rows, block
     return result
+
+
+def _streamed_mean(batches, tolerance, n_total):
+    total, squares, n_rows = 0.0, 0.0, 0
+    for features in batches:
+        total = total + features.sum(axis=0, dtype=np.float64)
+        n_rows += len(features)
+        if tolerance:
+            squares = squares + np.square(features, dtype=np.float64).sum(axis=0)
+            if mean_error(total, squares, n_rows, n_total) <= tolerance:
+                break
+    return total / n_rows
 
 
 def mean_error(total, squares, n_rows, n_total):
