@@ -1,0 +1,596 @@
+"""The candidate sources of one zoo, as one immutable value."""
+
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+
+from sklearn_p2l._provenance import check_same_fingerprint
+from sklearn_p2l.catalog._arrays import as_columns, as_sizes, check_embeddings, stack
+from sklearn_p2l.catalog._format import names_to_copy, read_catalog, write_catalog
+from sklearn_p2l.catalog._inputs import (
+    arguments_of_frame,
+    check_unique,
+    details_per_name,
+    per_name,
+    position_of,
+    positions_of,
+)
+from sklearn_p2l.catalog._show import one_line, table
+from sklearn_p2l.catalog._source import (
+    Source,
+    check_fingerprint,
+    check_name,
+    check_size,
+)
+
+
+class SourceCatalog:
+    """The candidate sources of one zoo, described through one reference network.
+
+    An immutable value object: clone and grid search share it, changes return a new
+    catalog. It behaves as a sequence of :class:`Source`; a name, a list of names, a
+    slice or a boolean mask selects.
+
+    Parameters
+    ----------
+    sources : iterable of Source
+        At least one, with unique names and vectors of one width.
+
+    fingerprint : str, default=None
+        Fingerprint of the reference network behind all vectors; None takes it from
+        the sources.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Unique names, in order.
+
+    sizes : ndarray of shape (n_sources,)
+        Numbers of training examples, read-only: of dtype int64 where all are known and
+        whole, of dtype float64 otherwise, with NaN where unknown.
+
+    embeddings : ndarray of shape (n_sources, n_features)
+        Summary vectors, read-only, rows of NaN where unknown, and no columns where all
+        are; memory-mapped where a large catalog was loaded.
+
+    has_embedding : ndarray of bool of shape (n_sources,)
+        Whether the vector of a source is known.
+
+    column_names : tuple of str
+        What :meth:`column` has at least one number of.
+
+    fingerprint : str or None
+        Fingerprint of the reference network; None if unknown.
+
+    See Also
+    --------
+    Source : One of them.
+    SourceSelector : Ranks the sources of a catalog for a target.
+
+    Examples
+    --------
+    >>> from sklearn_p2l import SourceCatalog
+    >>> catalog = SourceCatalog.from_arrays(
+    ...     [[0.25, 0.75], [0.5, 0.5]], sizes=[5994, 8144], names=["birds", "cars"]
+    ... )
+    >>> catalog
+    SourceCatalog(2 sources, 2 features: birds (5,994), cars (8,144))
+    >>> catalog["cars"].size
+    8144
+    >>> catalog[["cars"]].names
+    ('cars',)
+    """
+
+    def __init__(self, sources, *, fingerprint=None):
+        sources = list(sources)
+        for source in sources:
+            if not isinstance(source, Source):
+                raise TypeError(
+                    f"sources must be Source objects, got {type(source).__name__}; "
+                    "pass SourceCatalog.from_arrays(...) arrays instead."
+                )
+            fingerprint = fingerprint or source.fingerprint
+            check_same_fingerprint(
+                source.fingerprint, fingerprint, f"source {source.name!r}"
+            )
+        columns = dict.fromkeys(name for source in sources for name in source.columns)
+        self._set(
+            names=[source.name for source in sources],
+            sizes=[source.size for source in sources],
+            embeddings=stack([source.embedding for source in sources]),
+            details=[source._details() for source in sources],
+            columns={key: [s.columns.get(key) for s in sources] for key in columns},
+            fingerprint=fingerprint,
+        )
+
+    def _set(
+        self, *, names, sizes, embeddings, details, columns, fingerprint, unknown=None
+    ):
+        """Check what is not checked source by source, and keep it."""
+        names = check_unique(names)
+        embeddings, own = check_embeddings(embeddings, len(names))
+        check_same_fingerprint(own, fingerprint, "embeddings")
+        content = {
+            "names": names,
+            "sizes": as_sizes(sizes),
+            "embeddings": embeddings,
+            "fingerprint": check_fingerprint(fingerprint) or own,
+            "_details": tuple(details),
+            "_columns": as_columns(columns),
+            "_unknown": unknown or {},
+        }
+        self.__setstate__(content)
+
+    @classmethod
+    def _make(cls, **content):
+        catalog = cls.__new__(cls)
+        catalog._set(**content)
+        return catalog
+
+    @classmethod
+    def from_arrays(
+        cls,
+        embeddings,
+        *,
+        sizes,
+        names,
+        checkpoints=None,
+        architectures=None,
+        n_classes=None,
+        columns=None,
+        metadata=None,
+        fingerprint=None,
+    ):
+        """Build a catalog from arrays, one entry per source.
+
+        Whatever is indexed by names, as a Series or DataFrame may be, is matched by
+        name, and all else by position. None and NaN stand for what is unknown.
+
+        Parameters
+        ----------
+        embeddings : array-like of shape (n_sources, n_features) or None
+            Summary vectors, as a DatasetEmbedder returns them, with rows of NaN where
+            unknown; None where all are.
+
+        sizes : array-like of shape (n_sources,) or None
+            Numbers of training examples; positive.
+
+        names : sequence of str
+            Unique names.
+
+        checkpoints : sequence of (str or path-like or None), or str, default=None
+            Files with the trained weights, or names of published ones; one str serves
+            all.
+
+        architectures : sequence of (str or None), or str, default=None
+            Names of the networks; one str serves all.
+
+        n_classes : sequence of (int or None), default=None
+            Numbers of classes of the source networks.
+
+        columns : mapping of str to array-like of shape (n_sources,), default=None
+            Other numbers worth ranking or choosing by, such as accuracies; a DataFrame
+            is one, too.
+
+        metadata : sequence of (dict or None), default=None
+            Anything else worth keeping, as JSON types.
+
+        fingerprint : str, default=None
+            Fingerprint of the reference network; None takes the one that vectors of
+            a DatasetEmbedder carry.
+
+        Returns
+        -------
+        catalog : SourceCatalog
+
+        Raises
+        ------
+        ValueError
+            For repeated names, sizes that are not positive, lengths that differ, or
+            vectors of another reference network than `fingerprint`.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import SourceCatalog
+        >>> catalog = SourceCatalog.from_arrays(
+        ...     None,
+        ...     sizes=None,
+        ...     names=["resnet18", "resnet50"],
+        ...     architectures=["resnet18", "resnet50"],
+        ...     checkpoints="DEFAULT",
+        ...     columns={"accuracy": [0.698, None]},
+        ... )
+        >>> catalog
+        SourceCatalog(2 sources, no vectors, column accuracy: resnet18, resnet50)
+        """
+        names = [check_name(name) for name in names]
+        details = details_per_name(
+            names,
+            checkpoints=checkpoints,
+            architectures=architectures,
+            n_classes=n_classes,
+            metadata=metadata,
+        )
+        if embeddings is None:
+            embeddings = np.empty((len(names), 0))
+        elif hasattr(embeddings, "loc"):
+            embeddings = per_name("embeddings", embeddings, names)
+        return cls._make(
+            names=names,
+            sizes=per_name("sizes", sizes, names),
+            embeddings=embeddings,
+            details=details,
+            columns={
+                key: per_name(f"columns[{key!r}]", values, names)
+                for key, values in ({} if columns is None else columns).items()
+            },
+            fingerprint=fingerprint,
+        )
+
+    @classmethod
+    def from_frame(cls, frame, *, features=None, columns=None, fingerprint=None):
+        """Build a catalog from a pandas DataFrame, one row per source.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            The index holds the names (or a column "name" does); columns "size",
+            "checkpoint", "architecture", "n_classes" and "metadata", where there are
+            any, what they say. The others are features or numeric columns.
+
+        features : sequence of column names, default=None
+            The features. None takes those whose names say so: "<fingerprint>#<number>",
+            as a DatasetEmbedder names them, or a bare number, as pandas does where an
+            array becomes a DataFrame. Where there are none, but `columns` is given, all
+            others are features.
+
+        columns : sequence of column names, default=None
+            The numeric columns. None takes all others, if any column is a feature by
+            its name or by `features`. Others are left out where both are given.
+
+        fingerprint : str, default=None
+            Fingerprint of the reference network; None takes the one in the names of
+            features.
+
+        Returns
+        -------
+        catalog : SourceCatalog
+
+        Raises
+        ------
+        ValueError
+            If nothing tells features from numeric columns, if one of them is not
+            numeric, or for whatever :meth:`from_arrays` refuses.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from sklearn_p2l import SourceCatalog
+        >>> frame = pd.DataFrame(
+        ...     {"size": [5994, 8144], "red": [0.25, 0.5], "score": [0.7, 0.9]},
+        ...     index=["birds", "cars"],
+        ... )
+        >>> SourceCatalog.from_frame(frame, features=["red"])
+        SourceCatalog(2 sources, 1 feature, column score: birds (5,994), cars (8,144))
+        """
+        return cls.from_arrays(
+            **arguments_of_frame(frame, features, columns), fingerprint=fingerprint
+        )
+
+    def __setattr__(self, name, value):
+        raise AttributeError(
+            "a SourceCatalog is immutable; append() and indexing return a new one."
+        )
+
+    def __sklearn_clone__(self):
+        return self
+
+    def __len__(self):
+        return len(self.names)
+
+    def __iter__(self):
+        return (self._source(j) for j in range(len(self)))
+
+    def __contains__(self, name):
+        return name in self.names
+
+    def __getitem__(self, key):
+        if isinstance(key, (str, Integral)) and not isinstance(key, bool):
+            return self._source(position_of(self.names, key))
+        indices = positions_of(self.names, key)
+        return self._make(
+            names=[self.names[j] for j in indices],
+            sizes=self.sizes[indices],
+            embeddings=self.embeddings[indices],
+            details=[self._details[j] for j in indices],
+            columns={key: values[indices] for key, values in self._columns.items()},
+            fingerprint=self.fingerprint,
+            unknown=self._unknown,
+        )
+
+    def __eq__(self, other):
+        if not isinstance(other, SourceCatalog):
+            return NotImplemented
+        ours, theirs = self._known_columns(), other._known_columns()
+        return (
+            self.names == other.names
+            and self.fingerprint == other.fingerprint
+            and self._details == other._details
+            and self._unknown == other._unknown
+            and np.array_equal(self.sizes, other.sizes, equal_nan=True)
+            and ours.keys() == theirs.keys()
+            and all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in ours)
+            and np.array_equal(self.embeddings, other.embeddings, equal_nan=True)
+        )
+
+    def _known_columns(self):
+        columns = self._columns.items()
+        return {key: v for key, v in columns if not np.isnan(v).all()}
+
+    def __hash__(self):
+        # The hash of a NaN is its own in every array.
+        sizes = tuple(np.nan_to_num(self.sizes).tolist())
+        return hash((self.names, sizes, self.fingerprint))
+
+    def __repr__(self):
+        return one_line(self)
+
+    def _repr_html_(self):
+        """Show the catalog as a table in notebooks, the first sources of a long one."""
+        return table(self)
+
+    def __getstate__(self):
+        return dict(self.__dict__, embeddings=np.asarray(self.embeddings))
+
+    def __setstate__(self, state):
+        for array in (state["embeddings"], state["sizes"], *state["_columns"].values()):
+            array.flags.writeable = False
+        self.__dict__.update(state)
+
+    @property
+    def n_features(self):
+        """Width of the summary vectors; 0 where all are unknown."""
+        return self.embeddings.shape[1]
+
+    @property
+    def has_embedding(self):
+        """Whether the vector of a source is known, as a mask.
+
+        Of vectors that are memory-mapped, it reads the first number each.
+        """
+        if self.n_features == 0:
+            return np.zeros(len(self), dtype=bool)
+        return ~np.isnan(np.asarray(self.embeddings[:, 0]))
+
+    @property
+    def column_names(self):
+        """What :meth:`column` has at least one number of."""
+        names = ("size", "n_classes", *self._columns)
+        return tuple(name for name in names if not np.isnan(self.column(name)).all())
+
+    def column(self, name):
+        """Return one number of every source.
+
+        Parameters
+        ----------
+        name : str
+            "size", "n_classes", or one of the columns.
+
+        Returns
+        -------
+        values : ndarray of shape (n_sources,)
+            As floats, NaN where unknown.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import Source, SourceCatalog
+        >>> catalog = SourceCatalog(
+        ...     [Source("birds", columns={"accuracy": 0.75}), Source("cars", size=8144)]
+        ... )
+        >>> catalog.column("accuracy")
+        array([0.75,  nan])
+        >>> catalog.column_names
+        ('size', 'accuracy')
+        """
+        if name == "size":
+            return self.sizes.astype(np.float64)
+        if name == "n_classes":
+            known = [detail["n_classes"] for detail in self._details]
+            return np.array(known, dtype=np.float64)  # None becomes NaN
+        if name not in self._columns:
+            raise KeyError(
+                f"no column {name!r}; the columns are "
+                f"{['size', 'n_classes', *self._columns]}."
+            )
+        return self._columns[name].copy()
+
+    def _source(self, j):
+        detail = self._details[j]
+        vector = np.array(self.embeddings[j])
+        known = vector.size > 0 and not np.isnan(vector[0])
+        columns = {key: values[j].item() for key, values in self._columns.items()}
+        return Source._from_checked(
+            name=self.names[j],
+            size=check_size(self.sizes[j], "sizes"),
+            embedding=vector if known else None,
+            checkpoint=detail["checkpoint"],
+            architecture=detail["architecture"],
+            n_classes=detail["n_classes"],
+            columns={key: None if np.isnan(v) else v for key, v in columns.items()},
+            metadata=detail["metadata"],
+            fingerprint=self.fingerprint,
+            _unknown=detail["unknown"],
+        )
+
+    def append(self, *sources):
+        """Return a new catalog with more sources at its end.
+
+        It has the columns of all, with NaN where a source has no number.
+
+        Parameters
+        ----------
+        *sources : Source or SourceCatalog
+            What to add; names must be new, fingerprints the same where known.
+
+        Returns
+        -------
+        catalog : SourceCatalog
+
+        Raises
+        ------
+        ValueError
+            If a name is there already, or vectors are of another reference network.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import Source, SourceCatalog
+        >>> catalog = SourceCatalog([Source("birds", size=5994)])
+        >>> catalog.append(Source("cars", size=8144))
+        SourceCatalog(2 sources, no vectors: birds (5,994), cars (8,144))
+        """
+        added, unknown = [*self], self._unknown
+        for source in sources:
+            if isinstance(source, SourceCatalog):
+                added += source
+                unknown = source._unknown | unknown
+            else:
+                added.append(source)
+        grown = SourceCatalog(added, fingerprint=self.fingerprint)
+        grown.__dict__["_unknown"] = unknown
+        return grown
+
+    def drop(self, *names):
+        """Return a new catalog without some sources.
+
+        Parameters
+        ----------
+        *names : str or int
+            What to take away, by name or position.
+
+        Returns
+        -------
+        catalog : SourceCatalog
+
+        Raises
+        ------
+        KeyError
+            If there is no source of that name.
+        ValueError
+            If nothing would be left.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import Source, SourceCatalog
+        >>> catalog = SourceCatalog([Source("birds"), Source("cars")])
+        >>> catalog.drop("birds").names
+        ('cars',)
+        """
+        gone = {position_of(self.names, name) for name in names}
+        kept = [j for j in range(len(self)) if j not in gone]
+        if not kept:
+            raise ValueError(
+                "names must leave at least one source in the catalog, got all "
+                f"{len(self)}."
+            )
+        return self[kept]
+
+    def save(self, folder, *, copy_checkpoints=False):
+        """Write the catalog to a folder as JSON and npy, replacing one that is there.
+
+        The folder is complete at every moment: the JSON file is replaced atomically
+        after everything it names has been written.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Created if needed.
+
+        copy_checkpoints : bool or sequence of str, default=False
+            Whose checkpoint files are copied into the folder, so that it can be shared
+            as a whole: of all sources (True), of none, or of those named. Others keep
+            their absolute paths. Files in the folder are known by their place in it,
+            published checkpoints by their names.
+
+        Returns
+        -------
+        folder : Path
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file to be copied is not there.
+        ValueError
+            If `copy_checkpoints` names a source without a file.
+
+        See Also
+        --------
+        SourceCatalog.load : Reads it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn_p2l import Source, SourceCatalog
+        >>> catalog = SourceCatalog([Source("birds", size=5994)])
+        >>> folder = catalog.save(tempfile.mkdtemp())
+        >>> SourceCatalog.load(folder) == catalog
+        True
+        """
+        folder = Path(folder).absolute()
+        records = [
+            {"name": source.name, "size": source.size, **detail}
+            | {"columns": source.columns}
+            for source, detail in zip(self, self._details)
+        ]
+        write_catalog(
+            folder,
+            records,
+            self.embeddings if self.has_embedding.any() else None,
+            fingerprint=self.fingerprint,
+            unknown=self._unknown,
+            copied=names_to_copy(records, copy_checkpoints),
+        )
+        return folder
+
+    @classmethod
+    def load(cls, folder):
+        """Read a catalog that :meth:`save` wrote.
+
+        Vectors of more than 64 MiB are memory-mapped. Nothing in the folder is ever
+        executed or unpickled. What this release does not know is kept for the next
+        :meth:`save`.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            The folder.
+
+        Returns
+        -------
+        catalog : SourceCatalog
+
+        Raises
+        ------
+        ValueError
+            If the folder holds no catalog, one of another version, or a damaged one; if
+            a path in it leads out of the folder without being marked as external.
+
+        See Also
+        --------
+        SourceCatalog.save : Writes it.
+
+        Examples
+        --------
+        See :meth:`save`.
+        """
+        folder = Path(folder).absolute()
+        content = read_catalog(folder)
+        try:
+            return cls._make(**content)
+        except ValueError as error:
+            raise ValueError(f"the catalog in {folder} is damaged: {error}") from error
