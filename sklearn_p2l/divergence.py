@@ -1,8 +1,9 @@
 """Divergences D(t, s) between dataset summaries (paper, section 3.1).
 
-Every function takes target vectors ``T`` and source vectors ``S`` and returns the
-``(n_targets, n_sources)`` matrix of their divergences. Rows are L1-normalised first,
-so a summary may be given at any scale. Lower is nearer; a vector is at 0 from itself.
+Rows are L1-normalised first, so a summary may be given at any scale. Lower is nearer; a
+vector is at 0 from itself. To add a divergence, write a function of target vectors
+``T`` and source vectors ``S`` that returns the ``(n_targets, n_sources)`` matrix, and
+name it in `_FUNCTIONS`.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +15,11 @@ from scipy.spatial.distance import cdist
 from scipy.special import xlog1py, xlogy
 from sklearn.metrics.pairwise import additive_chi2_kernel
 from sklearn.utils import check_array, gen_batches
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from threadpoolctl import threadpool_limits
 
-__all__ = [
-    "METRICS",
-    "chi2_distance",
-    "cityblock_distance",
-    "cosine_distance",
-    "euclidean_distance",
-    "hellinger_distance",
-    "js_distance",
-    "kl_divergence",
-    "pairwise_divergence",
-]
+from sklearn_p2l._compat import Interval, StrOptions, validate_params
+
+__all__ = ["METRICS", "pairwise_divergence"]
 
 EPSILON = 1e-12
 # Sources are compared in blocks of at most this many values, which stay in the caches.
@@ -105,7 +97,7 @@ METRICS = tuple(sorted(_FUNCTIONS))
     prefer_skip_nested_validation=True,
 )
 def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
-    """Compute the divergence of every target from every source.
+    r"""Compute the divergence of every target from every source.
 
     Parameters
     ----------
@@ -118,8 +110,18 @@ def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
 
     metric : {"kl", "js", "chi2", "euclidean", "cityblock", "hellinger", "cosine"}, \
             default="kl"
-        The divergence. "kl", "js", "chi2" and "hellinger" need vectors without
-        negative components.
+        The divergence of L1-normalised t and s. "kl", "js", "chi2" and "hellinger"
+        need vectors without negative components.
+
+        - "kl": Kullback-Leibler, :math:`\sum_i t_i \log(t_i / s_i)`, in nats: how
+          badly the source accounts for the target;
+        - "js": Jensen-Shannon distance, the square root of the mean of KL(t, m) and
+          KL(s, m) with :math:`m = (t + s) / 2`; a metric, at most
+          :math:`\sqrt{\log 2}`;
+        - "chi2": :math:`\sum_i (t_i - s_i)^2 / (t_i + s_i)`, with 0/0 = 0; from 0 to 2;
+        - "hellinger": :math:`\|\sqrt t - \sqrt s\|_2 / \sqrt 2`; from 0 to 1;
+        - "euclidean", "cityblock": :math:`\|t - s\|_2` and :math:`\|t - s\|_1`;
+        - "cosine": :math:`1 - t \cdot s / (\|t\|_2 \|s\|_2)`.
 
     epsilon : float, default=1e-12
         Only for "kl": after normalisation, components below `epsilon` are raised to
@@ -187,9 +189,10 @@ def _check_vectors(X, name, metric, first_row=0, *, dtype=np.float64):
     if metric in NON_NEGATIVE and signed:
         row = first_row + int(np.argmax((X < 0).any(axis=1)))
         raise ValueError(
-            f"{name} must be non-negative for metric={metric!r}, got a negative "
-            f"component in row {row}; take features after a ReLU (another layer), or "
-            "pass metric='cityblock', 'euclidean' or 'cosine'."
+            f"Negative values in data: {name} must be non-negative for "
+            f"metric={metric!r}, got a negative component in row {row}; take features "
+            "after a ReLU (another layer), or pass metric='cityblock', 'euclidean' or "
+            "'cosine'."
         )
     norms = (np.abs(X) if signed else X).sum(axis=1, keepdims=True)
     empty = norms[:, 0] == 0
@@ -202,175 +205,3 @@ def _check_vectors(X, name, metric, first_row=0, *, dtype=np.float64):
             )
         norms[empty] = 1.0
     return X / norms
-
-
-def kl_divergence(T, S=None, *, epsilon=EPSILON):
-    r"""Kullback-Leibler divergence :math:`\sum_i t_i \log(t_i / s_i)`, in nats.
-
-    Its direction is D(t‖s): how badly the source accounts for the target.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Non-negative target vectors.
-    S : array-like of shape (n_sources, n_features), default=None
-        Non-negative source vectors; None means `T`.
-    epsilon : float, default=1e-12
-        Smallest component after normalisation, see :func:`pairwise_divergence`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import kl_divergence
-    >>> kl_divergence([[0.5, 0.5]], [[0.5, 0.5], [0.25, 0.75]]).round(4)
-    array([[0.    , 0.1438]])
-    """
-    return pairwise_divergence(T, S, metric="kl", epsilon=epsilon)
-
-
-def js_distance(T, S=None):
-    r"""Jensen-Shannon distance, the square root of the divergence in nats.
-
-    :math:`\sqrt{\frac12 D_{KL}(t \| m) + \frac12 D_{KL}(s \| m)}` with
-    :math:`m = (t + s) / 2`: symmetric, a metric, at most :math:`\sqrt{\log 2}`.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Non-negative target vectors.
-    S : array-like of shape (n_sources, n_features), default=None
-        Non-negative source vectors; None means `T`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import js_distance
-    >>> js_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]).round(4)
-    array([[0.    , 0.8326]])
-    """
-    return pairwise_divergence(T, S, metric="js")
-
-
-def chi2_distance(T, S=None):
-    r"""Chi-square distance :math:`\sum_i (t_i - s_i)^2 / (t_i + s_i)`, with 0/0 = 0.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Non-negative target vectors.
-    S : array-like of shape (n_sources, n_features), default=None
-        Non-negative source vectors; None means `T`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-        Symmetric, between 0 and 2.
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import chi2_distance
-    >>> chi2_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
-    array([[0., 2.]])
-    """
-    return pairwise_divergence(T, S, metric="chi2")
-
-
-def euclidean_distance(T, S=None):
-    r"""Euclidean distance :math:`\|t - s\|_2` of the L1-normalised vectors.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Target vectors; negative components are allowed.
-    S : array-like of shape (n_sources, n_features), default=None
-        Source vectors; None means `T`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import euclidean_distance
-    >>> euclidean_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]).round(4)
-    array([[0.    , 1.4142]])
-    """
-    return pairwise_divergence(T, S, metric="euclidean")
-
-
-def cityblock_distance(T, S=None):
-    r"""Cityblock distance :math:`\|t - s\|_1` of the L1-normalised vectors.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Target vectors; negative components are allowed.
-    S : array-like of shape (n_sources, n_features), default=None
-        Source vectors; None means `T`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-        Between 0 and 2.
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import cityblock_distance
-    >>> cityblock_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
-    array([[0., 2.]])
-    """
-    return pairwise_divergence(T, S, metric="cityblock")
-
-
-def hellinger_distance(T, S=None):
-    r"""Hellinger distance :math:`\|\sqrt t - \sqrt s\|_2 / \sqrt 2`.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Non-negative target vectors.
-    S : array-like of shape (n_sources, n_features), default=None
-        Non-negative source vectors; None means `T`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-        Symmetric, a metric, between 0 and 1.
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import hellinger_distance
-    >>> hellinger_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
-    array([[0., 1.]])
-    """
-    return pairwise_divergence(T, S, metric="hellinger")
-
-
-def cosine_distance(T, S=None):
-    r"""Cosine distance :math:`1 - t \cdot s / (\|t\|_2 \|s\|_2)`.
-
-    Parameters
-    ----------
-    T : array-like of shape (n_targets, n_features)
-        Target vectors; negative components are allowed.
-    S : array-like of shape (n_sources, n_features), default=None
-        Source vectors; None means `T`.
-
-    Returns
-    -------
-    D : ndarray of shape (n_targets, n_sources)
-        Between 0 and 2; between 0 and 1 for non-negative vectors.
-
-    Examples
-    --------
-    >>> from sklearn_p2l.divergence import cosine_distance
-    >>> cosine_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
-    array([[0., 1.]])
-    """
-    return pairwise_divergence(T, S, metric="cosine")

@@ -7,11 +7,27 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils import Bunch, _safe_indexing, check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils import Bunch, check_random_state
 
-from sklearn_p2l._frames import import_pandas
-from sklearn_p2l.metrics import align_columns, picks_to_best_loss, spearman_score
+from sklearn_p2l._alignment import (
+    align_columns,
+    last_step,
+    reorder_rows,
+    source_labels,
+)
+from sklearn_p2l._compat import (
+    Interval,
+    _safe_indexing,
+    import_pandas,
+    validate_params,
+)
+from sklearn_p2l.exceptions import (
+    LearnedWeightWarning,
+    SignedFeaturesWarning,
+    TiedRankingWarning,
+)
+from sklearn_p2l.metrics import picks_to_best_loss, spearman_score
+from sklearn_p2l.selection._pipeline import check_signs
 
 __all__ = ["evaluate_selectors"]
 
@@ -58,7 +74,7 @@ def evaluate_selectors(
         Selectors by name, such as SourceSelector, the baselines, a pipeline or a grid
         search over them. The first is the one that others are compared with.
 
-    X : array-like of shape (n_targets, n_features), or sequence of datasets
+    X : array-like of shape (n_targets, n_features), or sequence of datasets or tasks
         What the selectors take, one row per target; rows of a DataFrame whose index
         names the targets are matched by name.
 
@@ -122,7 +138,7 @@ def evaluate_selectors(
     --------
     >>> import pandas as pd
     >>> from sklearn_p2l import SourceCatalog, SourceSelector
-    >>> from sklearn_p2l.baselines import LargestSource
+    >>> from sklearn_p2l.selection import LargestSource
     >>> from sklearn_p2l.evaluation import evaluate_selectors
     >>> zoo = SourceCatalog.from_arrays(
     ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]],
@@ -158,7 +174,7 @@ def evaluate_selectors(
             f"X and improvements must have one row per target, got {len(X)} and "
             f"{len(improvements)}."
         )
-    X = _in_order_of(improvements, X)
+    X = reorder_rows(X, improvements.index)
     targets = [str(name) for name in improvements.index]
     if len(set(targets)) < len(targets):
         raise ValueError(
@@ -166,40 +182,16 @@ def evaluate_selectors(
             f"index: {sorted({t for t in targets if targets.count(t) > 1})}."
         )
     baseline = _check_baseline(baseline, improvements)
-    folds = _folds(_in_order_of(improvements, training), targets)
+    folds = _folds(reorder_rows(training, improvements.index), targets)
     rows, scores = [], []
     for name, selector in selectors.items():
+        check_signs(selector, X)
         for train, test in folds:
-            fitted = _fit(
-                clone(selector), _safe_indexing(X, train), improvements.iloc[train]
+            judged, judged_scores = _judge_fold(
+                name, selector, X, improvements, baseline, train, test
             )
-            E = fitted.decision_function(_safe_indexing(X, test))
-            labels = getattr(E, "origin", None) or list(improvements.columns)
-            E = np.asarray(E)
-            truth = align_columns(improvements.iloc[test], labels)
-            truth[np.isneginf(E)] = np.nan
-            first = np.asarray(fitted.predict(_safe_indexing(X, test)), object)[:, 0]
-            for i, target in enumerate(test):
-                measured = ~np.isnan(truth[i])
-                if not measured.any():
-                    raise ValueError(
-                        "improvements must hold a measured candidate for every judged "
-                        f"target, got none for {targets[target]!r} and {name!r}."
-                    )
-                judged = _judge(
-                    E[i, measured],
-                    truth[i, measured],
-                    [label for label, m in zip(labels, measured) if m],
-                    baseline[target],
-                    transfer=first[i] is not None,
-                )
-                known = {"selector": name, "target": targets[target]}
-                rows.append(known | judged | _learned_k(fitted))
-                scores += [
-                    known | {"source": s, "score": e, "improvement": t}
-                    for s, e, t, m in zip(labels, E[i], truth[i], measured)
-                    if m
-                ]
+            rows += judged
+            scores += judged_scores
     frame = pd.DataFrame(rows)
     frame["pick"] = pd.Series([row["pick"] for row in rows], dtype=object)
     return Bunch(
@@ -212,11 +204,45 @@ def evaluate_selectors(
     )
 
 
-def _in_order_of(improvements, values):
-    """Put a Series or DataFrame that names the targets into their order."""
-    if hasattr(values, "loc") and set(values.index) == set(improvements.index):
-        return values.loc[list(improvements.index)]
-    return values
+def _judge_fold(name, selector, X, improvements, baseline, train, test):
+    """Fit a selector on some targets and judge it on others: rows of two tables."""
+    selector = clone(selector)
+    with warnings.catch_warnings():
+        # Weights without bound or of the wrong sign are reported as k_low and k_high,
+        # ties by the measures themselves.
+        warnings.simplefilter("ignore", LearnedWeightWarning)
+        warnings.simplefilter("ignore", TiedRankingWarning)
+        warnings.simplefilter("ignore", SignedFeaturesWarning)  # the metric takes them
+        selector.fit(_safe_indexing(X, train), improvements.iloc[train])
+        E = np.asarray(selector.decision_function(_safe_indexing(X, test)))
+    labels = source_labels(selector) or list(improvements.columns)
+    truth = align_columns(improvements.iloc[test], labels)
+    truth[np.isneginf(E)] = np.nan
+    ranker = last_step(selector)
+    order = ranker._order(E) if hasattr(ranker, "_order") else np.argsort(-E, axis=1)
+    rows, scores = [], []
+    for i, target in enumerate(test):
+        measured = ~np.isnan(truth[i])
+        known = {"selector": name, "target": str(improvements.index[target])}
+        if not measured.any():
+            raise ValueError(
+                "improvements must hold a measured candidate for every judged "
+                f"target, got none for {known['target']!r} and {name!r}."
+            )
+        judged = _judge(
+            E[i, measured],
+            truth[i, measured],
+            [label for label, m in zip(labels, measured) if m],
+            baseline[target],
+            transfer=order[i, 0] >= 0,
+        )
+        rows.append(known | judged | _learned_k(ranker))
+        scores += [
+            known | {"source": s, "score": e, "improvement": t}
+            for s, e, t, m in zip(labels, E[i], truth[i], measured)
+            if m
+        ]
+    return rows, scores
 
 
 def _check_baseline(baseline, improvements):
@@ -227,7 +253,7 @@ def _check_baseline(baseline, improvements):
             "baseline must name the same targets as improvements, got "
             f"{list(baseline.index)}."
         )
-    baseline = np.asarray(_in_order_of(improvements, baseline), dtype=float)
+    baseline = np.asarray(reorder_rows(baseline, improvements.index), dtype=float)
     if baseline.shape != (len(improvements),) or not np.isfinite(baseline).all():
         raise ValueError(
             "baseline must hold one finite performance per target "
@@ -268,20 +294,10 @@ def _folds(training, targets):
     return [(everyone[training], everyone[~training])]
 
 
-def _fit(selector, X, y):
-    with warnings.catch_warnings():
-        # Unbounded or positive k are reported as k_low and k_high.
-        warnings.simplefilter("ignore", UserWarning)
-        return selector.fit(X, y)
-
-
-def _learned_k(selector):
-    """k and its interval, from a selector, a search over them, or a pipeline's end."""
-    selector = getattr(selector, "best_estimator_", selector)
-    selector = selector[-1] if hasattr(selector, "named_steps") else selector
-    selector = getattr(selector, "best_estimator_", selector)
-    low, high = getattr(selector, "k_interval_", (np.nan, np.nan))
-    return {"k": getattr(selector, "k_", np.nan), "k_low": low, "k_high": high}
+def _learned_k(ranker):
+    """The weight that a ranker has learned and its interval, where it has one."""
+    low, high = getattr(ranker, "k_interval_", (np.nan, np.nan))
+    return {"k": getattr(ranker, "k_", np.nan), "k_low": low, "k_high": high}
 
 
 def _judge(E, truth, labels, baseline, *, transfer):

@@ -4,9 +4,10 @@ Every metric compares `y_true`, measured improvements (or performances), with
 `y_score`, predicted scores, both of shape (n_targets, n_sources) and higher for
 better sources. Cells that are NaN in `y_true` were not measured and are skipped. A
 target with fewer than two measured sources says nothing about a ranking and is left
-out. Columns are matched by name where both sides name them (a DataFrame `y_true`, and
-as `y_score` a DataFrame or what a selector's `decision_function` returned), else by
-position.
+out. Columns are matched by name where both sides name them (DataFrames), else by
+position; what a selector's `decision_function` returns is a plain array, whose columns
+are those of its ``source_labels_``. The scorers know them, and match a DataFrame of
+improvements by name.
 
 Functions named ``*_score`` are better when higher, ``*_loss`` when lower.
 
@@ -22,7 +23,9 @@ import numpy as np
 from scipy.stats import rankdata, weightedtau
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils import check_array
-from sklearn.utils.validation import _check_sample_weight
+
+from sklearn_p2l._alignment import align_columns, source_labels
+from sklearn_p2l._compat import _check_sample_weight
 
 __all__ = [
     "picks_to_best_loss",
@@ -75,7 +78,7 @@ def spearman_score(y_true, y_score, *, top=None, sample_weight=None, average="me
     >>> spearman_score([[0.3, 0.1, 0.2]], [[3.0, 1.0, 2.0]])
     1.0
     """
-    y_true, y_score = _check_matrices(y_true, y_score)
+    y_true, y_score = check_matrices(y_true, y_score)
     if top is not None:
         top = _check_top(top, minimum=2)
         y_true = keep_top(y_true, top)
@@ -123,7 +126,7 @@ def top_accuracy_score(y_true, y_score, *, top=1, sample_weight=None, average="m
     >>> top_accuracy_score([[0.3, 0.1], [0.1, 0.2]], [[2.0, 1.0], [2.0, 1.0]])
     0.5
     """
-    y_true, y_score = _check_matrices(y_true, y_score)
+    y_true, y_score = check_matrices(y_true, y_score)
     top = _check_top(top)
 
     def hit(truth, score):
@@ -166,7 +169,7 @@ def picks_to_best_loss(y_true, y_score, *, sample_weight=None, average="mean"):
     >>> picks_to_best_loss([[0.3, 0.1, 0.2]], [[2.0, 1.0, 3.0]])
     2.0
     """
-    y_true, y_score = _check_matrices(y_true, y_score)
+    y_true, y_score = check_matrices(y_true, y_score)
 
     def picks(truth, score):
         best = truth == truth.max()
@@ -220,7 +223,7 @@ def regret_loss(
     >>> regret_loss([[0.8, 0.4]], [[1.0, 2.0]])
     0.5
     """
-    y_true, y_score = _check_matrices(y_true, y_score)
+    y_true, y_score = check_matrices(y_true, y_score)
     top = _check_top(top)
     baseline = np.asarray(baseline, dtype=float)
     if (
@@ -275,7 +278,7 @@ def weighted_tau_score(y_true, y_score, *, sample_weight=None, average="mean"):
     >>> weighted_tau_score([[0.3, 0.1, 0.2]], [[3.0, 1.0, 2.0]])
     1.0
     """
-    y_true, y_score = _check_matrices(y_true, y_score)
+    y_true, y_score = check_matrices(y_true, y_score)
 
     def tau(truth, score):
         if _is_constant(truth) or _is_constant(score):
@@ -287,6 +290,9 @@ def weighted_tau_score(y_true, y_score, *, sample_weight=None, average="mean"):
 
 def _score_ranking(metric, sign, estimator, X, y, sample_weight=None):
     E = estimator.decision_function(X)
+    names = source_labels(estimator)
+    if hasattr(y, "columns") and names is not None:
+        y = align_columns(y, names)
     return sign * metric(y, E, sample_weight=sample_weight)
 
 
@@ -310,48 +316,8 @@ def keep_top(y_true, top):
     return y_true
 
 
-def align_columns(y, names):
-    """Return `y` as a float array whose columns follow `names`.
-
-    Columns of a DataFrame are matched by name, and sources it lacks are NaN; an array
-    has no names and must have one column per source, in order.
-    """
-    if not hasattr(y, "columns"):
-        y = check_array(
-            y, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y"
-        )
-        if y.shape[1] != len(names):
-            raise ValueError(
-                "y must have one column per source, in their order, got "
-                f"{y.shape[1]} columns for {len(names)} sources; pass a DataFrame "
-                "whose columns are source names to match them by name."
-            )
-        return y
-    columns = list(y.columns)
-    if len(set(columns)) != len(columns):
-        raise ValueError(
-            "y must have unique column names, got repeated "
-            f"{sorted({c for c in columns if columns.count(c) > 1}, key=str)}."
-        )
-    position = {name: j for j, name in enumerate(names)}
-    unknown = [c for c in columns if c not in position]
-    if unknown:
-        raise ValueError(
-            f"the columns of y must be names of the sources, got unknown {unknown}; "
-            f"the sources are {list(names)}."
-        )
-    values = check_array(
-        y.to_numpy(dtype=np.float64), ensure_all_finite="allow-nan", input_name="y"
-    )
-    aligned = np.full((len(values), len(names)), np.nan)
-    aligned[:, [position[c] for c in columns]] = values
-    return aligned
-
-
-def _check_matrices(y_true, y_score):
-    names = getattr(y_score, "origin", None)  # of a selector's decision_function
-    if hasattr(y_score, "columns"):
-        names = list(y_score.columns)
+def check_matrices(y_true, y_score):
+    names = list(y_score.columns) if hasattr(y_score, "columns") else None
     y_score = check_array(
         y_score, dtype=np.float64, ensure_all_finite=False, input_name="y_score"
     )

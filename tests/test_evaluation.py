@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_p2l import SourceCatalog, SourceSelector
-from sklearn_p2l.baselines import (
+from sklearn_p2l.evaluation import _expected_best, evaluate_selectors
+from sklearn_p2l.selection import (
     ConstantRanking,
     FixedSource,
     LargestSource,
@@ -20,7 +21,6 @@ from sklearn_p2l.baselines import (
     NoTransfer,
     RandomSource,
 )
-from sklearn_p2l.evaluation import _expected_best, evaluate_selectors
 
 pd = pytest.importorskip("pandas")
 
@@ -46,10 +46,10 @@ class Given(RandomSource):
         super().__init__(sources, sizes=sizes, random_state=random_state)
         self.table = table
 
-    def _scores(self, X):
-        return np.array([self.table[row[0]] for row in X], dtype=float)
+    def _decision_terms(self, X):
+        return {"given": np.array([self.table[row[0]] for row in X], dtype=float)}
 
-    predict = LargestSource.predict
+    _order = LargestSource._order
 
 
 TABLE = {8.0: [4, 1, 3, 2], 1.0: [1, 2, 3, 4]}

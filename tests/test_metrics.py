@@ -7,9 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.stats import spearmanr, weightedtau
 from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_p2l import metrics
-from sklearn_p2l._arrays import TracedArray
+from sklearn_p2l import SourceCatalog, metrics
 from sklearn_p2l.metrics import (
     picks_to_best_loss,
     regret_loss,
@@ -17,6 +18,7 @@ from sklearn_p2l.metrics import (
     top_accuracy_score,
     weighted_tau_score,
 )
+from sklearn_p2l.selection import NearestSource
 
 ALL = [
     spearman_score,
@@ -167,12 +169,27 @@ def test_frames_are_matched_by_name(metric):
     E = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     shuffled = y_true[["c", "a", "b"]]
     expected = metric(y_true.to_numpy(), E)
-    assert metric(shuffled, TracedArray(E, origin=("a", "b", "c"))) == expected
     assert metric(shuffled, pd.DataFrame(E, columns=["a", "b", "c"])) == expected
     with pytest.raises(ValueError, match="unknown"):
         metric(
-            y_true.rename(columns={"a": "z"}), TracedArray(E, origin=("a", "b", "c"))
+            y_true.rename(columns={"a": "z"}), pd.DataFrame(E, columns=["a", "b", "c"])
         )
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_scorers_match_a_frame_to_the_columns_of_a_ranker(metric):
+    y = pd.DataFrame({"a": [0.1, 0.3], "b": [0.2, 0.1], "c": [0.3, 0.2]})
+    ranker = NearestSource(
+        SourceCatalog.from_arrays(np.eye(3), sizes=[1, 2, 3], names=["a", "b", "c"])
+    )
+    X = [[1.0, 3.0, 5.0], [4.0, 1.0, 2.0]]
+    stem = metric.__name__.removesuffix("_score").removesuffix("_loss")
+    scorer = getattr(metrics, f"{stem}_scorer")
+    for estimator in (ranker.fit(X), make_pipeline(FunctionTransformer(), ranker)):
+        estimator.fit(X)
+        expected = scorer(estimator, X, y.to_numpy())
+        assert scorer(estimator, X, y[["c", "a", "b"]]) == expected
+        assert scorer(estimator, X, y[["c", "a", "b"]].to_numpy()) != expected
 
 
 @pytest.mark.parametrize("metric", ALL)

@@ -14,9 +14,11 @@ from sklearn.model_selection import GridSearchCV, LeaveOneOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_p2l import Source, SourceCatalog, SourceSelector, _selector, metrics
-from sklearn_p2l._arrays import TracedArray
+from sklearn_p2l import Source, SourceCatalog, SourceSelector, metrics
 from sklearn_p2l.divergence import METRICS, pairwise_divergence
+from sklearn_p2l.embedding import Vectors
+from sklearn_p2l.exceptions import LearnedWeightWarning, TiedRankingWarning
+from sklearn_p2l.selection import NearestSource, _sweep, explain
 
 NAMES = ["birds", "cars", "food", "scenes", "tools"]
 
@@ -105,7 +107,7 @@ def test_thinned_k_scores_what_the_curve_says(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     X, S = rng.dirichlet(np.ones(6), 4), rng.dirichlet(np.ones(6), 7)
     sizes, y = rng.uniform(10, 1000, 7), rng.random((4, 7))
-    monkeypatch.setattr(_selector, "_MAX_BREAKPOINTS", 8)
+    monkeypatch.setattr(_sweep, "_MAX_BREAKPOINTS", 8)
     selector = SourceSelector(S, sizes=sizes, metric="js").fit(X, y)
     assert_allclose(selector.score(X, y), selector.k_curve_[:, 2].max(), atol=1e-9)
 
@@ -142,7 +144,7 @@ def test_k_is_the_middle_of_a_bounded_interval(problem):
 def test_thinned_breakpoints_are_still_scored_exactly(problem, monkeypatch):
     catalog, X, y = problem
     whole = SourceSelector(catalog, metric="js").fit(X, y)
-    monkeypatch.setattr(_selector, "_MAX_BREAKPOINTS", 40)
+    monkeypatch.setattr(_sweep, "_MAX_BREAKPOINTS", 40)
     thin = SourceSelector(catalog, metric="js").fit(X, y)
     assert len(thin.k_curve_) < len(whole.k_curve_)
     left, right, score = thin.k_curve_.T
@@ -167,8 +169,11 @@ def test_equation_2(problem):
     D = pairwise_divergence(X, catalog.embeddings, metric="kl")
     expected = zscore(np.log(catalog.sizes)) - 0.7 * zscore(D, axis=1)
     assert_allclose(selector.decision_function(X), expected, atol=1e-9)
-    size_term, divergence_term = selector.decision_terms(X)
-    assert_allclose(size_term + divergence_term, expected, atol=1e-9)
+    assert type(selector.decision_function(X)) is np.ndarray
+    terms = selector.decision_terms(X)
+    assert list(terms) == ["size", "divergence"]
+    assert_allclose(terms["size"] + terms["divergence"], expected, atol=1e-9)
+    assert_allclose(selector.divergences(X), D)
     ranking = selector.predict(X)
     for row, E in zip(ranking, expected):
         assert row.tolist() == [NAMES[j] for j in np.argsort(-E)]
@@ -209,7 +214,9 @@ def test_nothing_to_rank_by():
     S = np.ones((3, 4))
     selector = SourceSelector(S, k=0.0).fit([[1.0, 2, 3, 4]])
     assert_array_equal(selector.decision_function([[1.0, 2, 3, 4]]), np.zeros((1, 3)))
-    with pytest.warns(UserWarning, match=r"for 1 of 1 targets \(row 0: 0, 1, 2\)"):
+    with pytest.warns(
+        TiedRankingWarning, match=r"for 1 of 1 targets \(row 0: 0, 1, 2\)"
+    ):
         assert_array_equal(selector.predict([[1.0, 2, 3, 4]]), [[0, 1, 2]])
     assert selector.score([[1.0, 2, 3, 4]], [[0.1, 0.3, 0.2]]) == 0
     # equal vectors: size alone ranks, whatever round-off says
@@ -229,7 +236,9 @@ def test_two_sources_that_tie_are_told_of():
     both = [nearer_large, nearer_small]
     for predict in (selector.predict, selector.predict_top, selector.explain):
         arguments = [both, 1] if predict == selector.predict_top else [both]
-        with pytest.warns(UserWarning, match=r"1 of 2 targets \(row 1: small, large\)"):
+        with pytest.warns(
+            TiedRankingWarning, match=r"1 of 2 targets \(row 1: small, large\)"
+        ):
             predict(*arguments)
     for k, pick in [(-1.01, "small"), (-0.99, "large")]:  # as the warning advises
         selector = SourceSelector(zoo, k=k).fit([nearer_small])
@@ -293,18 +302,18 @@ def test_explain_names_targets_and_leaves_out_who_is_no_candidate(problem):
 def test_warns_when_size_adds_nothing(rng):
     S, X = rng.dirichlet(np.ones(9), 6), rng.dirichlet(np.ones(9), 4)
     y = -pairwise_divergence(X, S)
-    with pytest.warns(UserWarning, match="no bound.*the divergence of"):
+    with pytest.warns(LearnedWeightWarning, match="no bound.*the divergence of"):
         selector = SourceSelector(S, sizes=[5, 3, 8, 1, 2, 9]).fit(X, y)
     assert selector.k_interval_[0] == -np.inf
     assert selector.k_ < selector.k_interval_[1]
     assert selector.score(X, y) == 1
-    with pytest.warns(UserWarning, match="no bound"):
+    with pytest.warns(LearnedWeightWarning, match="no bound"):
         equal = SourceSelector(S).fit(X, y)
     assert equal.k_ == -1
 
 
 def test_warns_when_k_does_not_matter():
-    with pytest.warns(UserWarning, match="does not depend on k"):
+    with pytest.warns(LearnedWeightWarning, match="does not depend on k"):
         SourceSelector(np.ones((3, 4)), sizes=[1, 2, 3]).fit(
             [[1.0, 2, 3, 4]], [[0.1, 0.2, 0.3]]
         )
@@ -314,14 +323,14 @@ def test_warns_when_k_is_positive(problem):
     catalog, X, y = problem
     D = pairwise_divergence(X, catalog.embeddings, metric="js")
     losses = zscore(np.log(catalog.sizes)) + 0.8 * zscore(D, axis=1)
-    with pytest.warns(UserWarning, match="positive"):
+    with pytest.warns(LearnedWeightWarning, match="positive"):
         selector = SourceSelector(catalog, metric="js").fit(X, losses)
     assert selector.k_ > 0
 
 
 def test_warns_of_a_positive_k_without_bound_twice(rng):
     S, X = rng.dirichlet(np.ones(9), 6), rng.dirichlet(np.ones(9), 4)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(LearnedWeightWarning) as caught:
         SourceSelector(S, sizes=[5, 3, 8, 1, 2, 9]).fit(X, pairwise_divergence(X, S))
     assert len(caught) == 2 and caught[0].filename == __file__
     assert "no bound" in str(caught[0].message)
@@ -343,7 +352,7 @@ def test_targets_without_information_are_dropped(problem):
     y[1] = np.nan
     y[4, 1:] = np.nan
     y[5] = 0.25
-    with pytest.warns(UserWarning, match=r"3 of 12 targets.*rows \[1, 4, 5\]"):
+    with pytest.warns(LearnedWeightWarning, match=r"3 of 12 targets.*rows \[1, 4, 5\]"):
         selector = SourceSelector(catalog, metric="js").fit(X, y)
     keep = [i for i in range(12) if i not in (1, 4, 5)]
     expected = SourceSelector(catalog, metric="js").fit(X[keep], y[keep])
@@ -386,7 +395,7 @@ def test_frames_are_matched_by_name(problem, rng):
 @pytest.mark.parametrize(
     "y, message",
     [
-        (None, "requires y|y must be given to learn k"),
+        (None, "requires y to be passed, but the target y is None"),
         (np.ones((12, 4)), "one column per source.*4 columns for 5"),
         (np.ones((11, 5)), "one row per target, got 11 rows for 12"),
         (np.ones(12), "2D array"),
@@ -430,6 +439,63 @@ def test_sources_as_rows_of_X(rng):
     assert np.isfinite(selector.score(X, y))
 
 
+def test_the_target_itself_is_one_definition(rng):
+    """At most 1e-6 away, whether the distance is computed or given."""
+    X = rng.dirichlet(np.ones(8), 4)
+    sizes = [10, 20, 30, 40]
+    for step, excluded in [(0.0, True), (3e-7, True), (1e-5, False)]:
+        moved = X.copy()
+        moved[:, 0] += step / 2  # rows stay L1-normalised
+        moved[:, 1] -= step / 2
+        D = pairwise_divergence(moved, X, metric="cityblock")
+        computed = SourceSelector(
+            X, sizes=sizes, metric="cityblock", k=-1.0, exclude_self=True
+        )
+        given = SourceSelector(
+            sizes=sizes, metric="precomputed", k=-1.0, exclude_self=True
+        )
+        nearest = NearestSource(X, metric="cityblock", exclude_self=True)
+        for selector, target in ((computed, moved), (given, D), (nearest, moved)):
+            E = selector.fit(target).decision_function(target)
+            assert_array_equal(np.isneginf(E), np.eye(4, dtype=bool) & excluded)
+
+
+def test_tags_tell_of_a_row_of_improvements_per_target():
+    for ranker in (SourceSelector(), SourceSelector(k=-1.0)):
+        tags = ranker.__sklearn_tags__().target_tags
+        assert tags.two_d_labels and tags.multi_output and not tags.single_output
+        assert tags.required == (ranker.k == "auto")
+
+
+def test_unknown_sizes_and_vectors_are_refused():
+    sources = [
+        Source("a", size=10, embedding=[0.5, 0.5]),
+        Source("b", embedding=[0.1, 0.9]),
+        Source("c", size=30),
+    ]
+    with pytest.raises(ValueError, match=r"must have sizes.*got none for \['b'\]"):
+        SourceSelector(SourceCatalog(sources[:2]), k=-1.0).fit([[0.2, 0.8]])
+    with pytest.raises(ValueError, match=r"must have vectors.*got none for \['c'\]"):
+        SourceSelector(SourceCatalog(sources[::2]), k=-1.0).fit([[0.2, 0.8]])
+    with pytest.raises(ValueError, match=r"must have sizes.*got none for \['b'\]"):
+        known = SourceSelector(SourceCatalog(sources[:1]), k=-1.0).fit([[0.2, 0.8]])
+        known.with_sources(SourceCatalog(sources[:2]))
+
+
+def test_explain_of_a_pipeline_and_a_search(problem):
+    catalog, X, y = problem
+    expected = SourceSelector(catalog, metric="js", k=-0.8).fit(X).explain(X)
+    pipe = make_pipeline(
+        FunctionTransformer(), SourceSelector(catalog, metric="js", k=-0.8)
+    )
+    grid = {"sourceselector__k": [-0.8]}
+    for estimator in (pipe.fit(X, y), GridSearchCV(pipe, grid, cv=2).fit(X, y)):
+        pd.testing.assert_frame_equal(explain(estimator, X), expected)
+        rows = explain(estimator, X, targets=list("abcdefghijkl"), as_frame=False)
+        assert [row["source"] for row in rows] == expected["source"].tolist()
+        assert rows[5]["target"] == "b" and type(rows[0]["E"]) is float
+
+
 def test_named_rows(rng):
     X = pd.DataFrame(rng.dirichlet(np.ones(3), 4), index=list("abcd"))
     X.columns = X.columns.astype(str)
@@ -464,9 +530,13 @@ def test_with_sources(problem, rng):
     )
     moved = learned.with_sources(other)
     assert moved.predict(rng.random((2, 7))).shape == (2, 3)
-    with pytest.raises(ValueError, match="expecting 7 features|features"):
+    with pytest.raises(ValueError, match="expecting 7 features"):
         moved.predict(X)
-    assert moved.score(rng.random((2, 7)), rng.random((2, 3))) <= 1
+    Z, truth = rng.random((2, 7)), rng.random((2, 3))
+    rho = [
+        spearmanr(*pair).statistic for pair in zip(moved.decision_function(Z), truth)
+    ]
+    assert moved.score(Z, truth) == pytest.approx(np.mean(rho))
     with pytest.raises(ValueError, match="sources must be"):
         learned.with_sources(None)
 
@@ -476,12 +546,12 @@ def test_vectors_of_another_network_are_refused(problem):
     with pytest.raises(
         ValueError, match="same reference network.*'net:1', got 'net:2'"
     ):
-        SourceSelector(catalog).fit(TracedArray(X, "net:2"), y)
-    selector = SourceSelector(catalog, metric="js").fit(TracedArray(X, "net:1"), y)
+        SourceSelector(catalog).fit(Vectors(X, "net:2"), y)
+    selector = SourceSelector(catalog, metric="js").fit(Vectors(X, "net:1"), y)
     selector.predict(X)  # unknown origin: only the width can be checked
     for bad in (
-        TracedArray(X, "net:2"),
-        TracedArray(X, "net:2")[:2],
+        Vectors(X, "net:2"),
+        Vectors(X, "net:2")[:2],
         pd.DataFrame(X, columns=[f"net:2#{j}" for j in range(20)]),
     ):
         with pytest.raises(ValueError, match="same reference network"):
@@ -489,9 +559,9 @@ def test_vectors_of_another_network_are_refused(problem):
     with pytest.raises(ValueError, match="features"):
         SourceSelector(catalog).fit(X[:, :10], y)
     # A catalog of unknown origin takes on that of the vectors it is fitted with.
-    unknown = SourceSelector(catalog.embeddings, k=-1.0).fit(TracedArray(X, "net:1"))
+    unknown = SourceSelector(catalog.embeddings, k=-1.0).fit(Vectors(X, "net:1"))
     with pytest.raises(ValueError, match="same reference network"):
-        unknown.predict(TracedArray(X, "net:2"))
+        unknown.predict(Vectors(X, "net:2"))
 
 
 def test_sizes_belong_to_arrays(problem):
@@ -581,7 +651,7 @@ def test_persistence(problem, tmp_path):
         assert_array_equal(loaded.predict(X), selector.predict(X))
         assert_array_equal(loaded.decision_function(X), selector.decision_function(X))
         assert clone(loaded).fit(X, y).k_ == selector.k_
-    vectors = TracedArray(catalog.embeddings, "net:1")
+    vectors = Vectors(catalog.embeddings, "net:1")
     by_array = SourceSelector(vectors, k=-1.0).fit(X)
     loaded = skops.loads(
         skops.dumps(by_array),
@@ -589,7 +659,7 @@ def test_persistence(problem, tmp_path):
     )
     assert_array_equal(loaded.predict(X), by_array.predict(X))
     with pytest.raises(ValueError, match="same reference network"):
-        loaded.predict(TracedArray(X, "net:2"))
+        loaded.predict(Vectors(X, "net:2"))
 
 
 def test_prompt_transfer_of_t5():
@@ -665,7 +735,9 @@ def test_precomputed_nan_is_no_candidate():
     assert np.isneginf(E[0, 1]) and np.isfinite(E).sum() == 5
     assert selector.predict(D)[0].tolist()[-1] == "b"
     # z is over the candidates of each target: two of them, so -1 and 1
-    assert_allclose(np.sort(np.abs(selector.decision_terms(D)[1][0])), [0, 0.5, 0.5])
+    assert_allclose(
+        np.sort(np.abs(selector.decision_terms(D)["divergence"][0])), [0, 0.5, 0.5]
+    )
     with pytest.raises(ValueError, match="got none in row 1"):
         selector.predict([[0.1, 0.2, 0.3], [np.nan] * 3])
     itself = SourceSelector(SIZED, metric="precomputed", k=-1.0, exclude_self=True)

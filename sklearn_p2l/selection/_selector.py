@@ -5,23 +5,23 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_p2l._frames import import_pandas
-from sklearn_p2l._ranking import RankingMixin, as_catalog, check_improvements, zscore
-from sklearn_p2l.catalog import SourceCatalog, check_same_fingerprint
+from sklearn_p2l._alignment import align_improvements
+from sklearn_p2l._compat import Interval, StrOptions, _fit_context
+from sklearn_p2l._provenance import check_same_fingerprint
+from sklearn_p2l.catalog import SourceCatalog
 from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE
+from sklearn_p2l.exceptions import TiedRankingWarning
 from sklearn_p2l.metrics import keep_top
-
-# Breakpoints of more pairs than this are thinned to this many candidates for k.
-_MAX_BREAKPOINTS = 5_000_000
-# Breakpoints that differ by less, relatively, are one crossing seen through round-off.
-_RESOLUTION = 1e-9
-# Mean correlations that differ by less are the same one seen through round-off.
-_SCORE_RESOLUTION = 1e-10
+from sklearn_p2l.selection._ranker import (
+    RankingMixin,
+    as_catalog,
+    known_sizes,
+    zscore,
+)
+from sklearn_p2l.selection._sweep import sweep, widest_best
 
 
 class SourceSelector(RankingMixin, BaseEstimator):
@@ -75,9 +75,11 @@ class SourceSelector(RankingMixin, BaseEstimator):
         (paper, section 3.1), when learning k and in `score`. At least 2.
 
     exclude_self : bool, default=False
-        Whether a source whose summary equals the target's takes part for that target.
-        True leaves it out of z and ranks it last, with E = -inf; otherwise it has
-        D = 0 and wins for any large negative k.
+        True leaves the target itself out, where it is among the sources: out of z, and
+        ranked last with E = -inf. A source is the target itself where their distance
+        is at most 1e-6: the cityblock distance of their summaries, or the one given
+        with ``metric="precomputed"``. Otherwise it has D = 0 and wins for any large
+        negative k.
 
     Attributes
     ----------
@@ -123,6 +125,10 @@ class SourceSelector(RankingMixin, BaseEstimator):
     Up to 5 million breakpoints (1,000 targets with 100 sources have about that many)
     the sweep is exact; above, at most that many of them, evenly thinned, bound the
     intervals, and the correlation in the middle of each is still exact.
+
+    Scores of several targets are a plain array; its columns are those of
+    ``source_labels_``, and `score` and the scorers of :mod:`sklearn_p2l.metrics` match
+    a DataFrame of improvements to them by name.
 
     ``cross_val_predict(..., method="decision_function")`` serves classifiers only; to
     predict each target without it, loop over the splits of LeaveOneOut.
@@ -212,6 +218,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
             than those of the catalog.
         """
         given, X = X, self._check_targets(X, reset=True)
+        known_sizes(self.sources_)
         D = self._divergences(X)
         self.divergence_scale_ = (0.0, 0.0)
         if not np.isnan(D).all():
@@ -223,40 +230,21 @@ class SourceSelector(RankingMixin, BaseEstimator):
             return self
         if y is None:
             raise ValueError(
-                "y must be given to learn k, got None; pass measured improvements of "
-                "shape (n_targets, n_sources), or a number for k."
+                "SourceSelector requires y to be passed, but the target y is None: k "
+                "is learned from measured improvements of shape (n_targets, "
+                "n_sources); pass them, or a number for k."
             )
-        y = check_improvements(y, self.source_labels_, given)
+        y = align_improvements(y, self.source_labels_.tolist(), given)
         y = np.where(np.isnan(D), np.nan, y)  # a source that is the target itself
         if self.top is not None:
             y = keep_top(y, self.top)
         size_term, divergence_term = self._terms(D)
-        self.k_curve_ = _sweep(size_term, divergence_term, y)
-        self.k_, self.k_interval_ = _widest_best(self.k_curve_)
+        self.k_curve_ = sweep(size_term, divergence_term, y)
+        self.k_, self.k_interval_ = widest_best(self.k_curve_)
         return self
 
-    def decision_terms(self, X):
-        """Compute the two terms whose sum is E.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-
-        Returns
-        -------
-        size_term : ndarray of shape (n_targets, n_sources)
-            ``z(log|s|)``.
-        divergence_term : ndarray of shape (n_targets, n_sources)
-            k * z(D(t, s)).
-        """
-        check_is_fitted(self)
-        D = self._divergences(self._check_targets(X))
-        size_term, divergence_term = self._terms(D)
-        return size_term, self.k_ * divergence_term
-
-    def explain(self, X):
-        """Rank the sources for every target, and tell what each score is made of.
+    def divergences(self, X):
+        """Compute the divergence D(t, s) of every target from every source.
 
         Parameters
         ----------
@@ -265,49 +253,20 @@ class SourceSelector(RankingMixin, BaseEstimator):
 
         Returns
         -------
-        ranking : pandas.DataFrame
-            One row per target and candidate, best first, with the columns "target"
-            (the index of a DataFrame, else the number of the row), "rank" (from 1),
-            "source", "size", "E", "size_term", "divergence_term" (their sum is E) and
-            "margin", by how much E is above that of the next source.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed.
+        D : ndarray of shape (n_targets, n_sources)
+            Lower is nearer; NaN where a source is no candidate for a target.
 
         Examples
         --------
         >>> from sklearn_p2l import SourceSelector
         >>> selector = SourceSelector(
-        ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]], sizes=[2_000, 3_000, 9_000], k=-2.0
-        ... ).fit([[1, 9, 2]])
-        >>> selector.explain([[1, 9, 2]]).round(2)  # doctest: +NORMALIZE_WHITESPACE
-           target  rank  source  size     E  size_term  divergence_term  margin
-        0       0     1       1  3000  2.45      -0.36             2.81    2.20
-        1       0     2       2  9000  0.24       1.37            -1.12    2.93
-        2       0     3       0  2000 -2.69      -1.00            -1.69     NaN
+        ...     [[1, 0], [1, 3]], sizes=[10, 20], metric="cityblock", k=-1.0
+        ... )
+        >>> selector.fit([[1, 1]]).divergences([[1, 1]])
+        array([[1. , 0.5]])
         """
-        pd = import_pandas()
-        size_term, divergence_term = self.decision_terms(X)
-        scores = size_term + divergence_term
-        self._check_pick(scores)
-        targets = X.index if hasattr(X, "columns") else range(len(scores))
-        tables = []
-        for target, *terms, E in zip(targets, size_term, divergence_term, scores):
-            order = np.argsort(-E, kind="stable")[: np.isfinite(E).sum()]
-            table = {
-                "target": target,
-                "rank": np.arange(1, len(order) + 1),
-                "source": self.source_labels_[order],
-                "size": self.sources_.sizes[order],
-                "E": E[order],
-                "size_term": terms[0][order],
-                "divergence_term": terms[1][order],
-                "margin": np.append(-np.diff(E[order]), np.nan),
-            }
-            tables.append(pd.DataFrame(table))
-        return pd.concat(tables, ignore_index=True)
+        check_is_fitted(self)
+        return self._divergences(self._check_targets(X))
 
     def _check_pick(self, E):
         best = E == E.max(axis=1, keepdims=True)
@@ -322,13 +281,13 @@ class SourceSelector(RankingMixin, BaseEstimator):
             "catalog is the pick. Unless they are alike in both, their size and "
             f"divergence weigh each other up at k = {self.k_:.4g}: pass a lower k to "
             "prefer the nearer one, a higher k for the larger.",
-            UserWarning,
+            TiedRankingWarning,
             stacklevel=3,
         )
 
-    def _scores(self, X):
+    def _decision_terms(self, X):
         size_term, divergence_term = self._terms(self._divergences(X))
-        return size_term + self.k_ * divergence_term
+        return {"size": size_term, "divergence": self.k_ * divergence_term}
 
     def with_sources(self, sources, *, sizes=None):
         """Return a fitted selector for other sources, with the k learned here.
@@ -361,6 +320,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
             check_same_fingerprint(
                 catalog.fingerprint, self.sources_.fingerprint, "new sources"
             )
+        known_sizes(catalog)
         selector = copy.copy(self)
         selector.sources, selector.sizes = sources, sizes
         selector.sources_, selector.source_labels_ = catalog, labels
@@ -375,7 +335,8 @@ class SourceSelector(RankingMixin, BaseEstimator):
     def _terms(self, D):
         """z(log|s|) and z(D), both (n_targets, n_sources); excluded: -inf and 0."""
         excluded = np.isnan(D)
-        size_term = zscore(np.where(excluded, np.nan, np.log(self.sources_.sizes)))
+        sizes = known_sizes(self.sources_)
+        size_term = zscore(np.where(excluded, np.nan, np.log(sizes)))
         scale = self.divergence_scale_ if self.standardize == "training" else ()
         return np.where(excluded, -np.inf, size_term), zscore(D, *scale)
 
@@ -384,147 +345,7 @@ class SourceSelector(RankingMixin, BaseEstimator):
         tags.target_tags.required = self.k == "auto"
         tags.input_tags.positive_only = self.metric in NON_NEGATIVE
         tags.input_tags.allow_nan = self.metric == "precomputed"
+        tags.target_tags.two_d_labels = True  # one row of improvements per target
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
         return tags
-
-
-def _sweep(size_term, divergence_term, y):
-    """Mean Spearman correlation of size_term + k * divergence_term with y, for all k.
-
-    Between two neighbouring breakpoints the order of the sources is fixed. At a
-    breakpoint one pair of sources of one target changes places: the rank of the one
-    with the larger divergence term rises by 1, the other's falls by 1, and with it the
-    sum of rank products that Spearman's correlation consists of. So each pair adds one
-    step to the curve, and the curve is a sum of steps: no order is ever sorted again.
-
-    Returns
-    -------
-    curve : ndarray of shape (n_intervals, 3)
-        Left end, right end and mean correlation of each interval.
-    """
-    judged = [
-        i
-        for i, row in enumerate(y)
-        if np.unique(row[~np.isnan(row)]).size > 1  # at least two, not all equal
-    ]
-    dropped = sorted(set(range(len(y))) - set(judged))
-    if not judged:
-        raise ValueError(
-            "y must hold a target with at least two measured sources of different "
-            "improvement, got none; measure more, or pass a number for k."
-        )
-    if dropped:
-        warnings.warn(
-            f"{len(dropped)} of {len(y)} targets do not help to learn k (fewer than "
-            f"two measured sources of different improvement): rows {dropped[:10]}"
-            f"{'...' if len(dropped) > 10 else ''}; measure more sources for them, or "
-            "leave them out.",
-            UserWarning,
-            stacklevel=4,
-        )
-    rows = [(size_term[i], divergence_term[i], y[i]) for i in judged]
-    n_known = (~np.isnan(y[judged])).sum(axis=1)
-    stride = 1 + (n_known * (n_known - 1) // 2).sum() // (_MAX_BREAKPOINTS + 1)
-    if stride == 1:
-        steps = [_merged([_steps(*row) for row in rows])]
-        breakpoints = steps[0][0]
-    else:  # too many to keep: made twice, target by target
-        steps = (_steps(*row) for row in rows)
-        thinned = [np.sort(_steps(*row)[0])[::stride] for row in rows]
-        breakpoints = np.sort(np.concatenate(thinned))
-    left = np.append(-np.inf, breakpoints)
-    right = np.append(breakpoints, np.inf)
-    # Crossings that differ by round-off alone enclose no interval.
-    with np.errstate(invalid="ignore"):
-        wide = right - left > _RESOLUTION * np.maximum(1.0, np.abs(left))
-    wide |= np.isinf(left) | np.isinf(right)
-    left, right = left[wide], right[wide]
-    inside = _representative(left, right)
-    # gain[m] is what the m-th interval adds to the one before it, the first to 0.
-    gain = np.zeros(len(inside) + 1)
-    for at, step, start in steps:
-        np.add.at(gain, np.searchsorted(inside, at), step)
-        gain[0] += start
-    score = np.cumsum(gain[:-1]) / len(judged)
-    if stride > 1:  # between the candidates, nothing is known
-        return np.column_stack([left, right, score])
-    # Neighbours of equal score are one interval.
-    start = np.flatnonzero(np.append(True, np.abs(np.diff(score)) > _SCORE_RESOLUTION))
-    end = np.append(start[1:] - 1, len(score) - 1)
-    return np.column_stack([left[start], right[end], score[start]])
-
-
-def _steps(size_term, divergence_term, y):
-    """Where in k, and by how much, one target's Spearman correlation changes.
-
-    Returns the breakpoints, the steps at them, and the value for k -> -inf.
-    """
-    known = ~np.isnan(y)
-    size_term, divergence_term = size_term[known], divergence_term[known]
-    truth = rankdata(y[known])
-    # For k -> -inf the larger divergence term ranks lower, size decides among equals.
-    lines = np.column_stack([-divergence_term, size_term])
-    rank = rankdata(np.unique(lines, axis=0, return_inverse=True)[1].ravel())
-    truth = truth - truth.mean()
-    rank = rank - rank.mean()
-    norm = np.sqrt((truth**2).sum() * (rank**2).sum())
-    if norm == 0:  # all sources are one and the same to E
-        return np.empty(0), np.empty(0), 0.0
-    i, j = np.triu_indices(len(truth), k=1)
-    slope = divergence_term[i] - divergence_term[j]
-    step = np.sign(slope) * (truth[i] - truth[j]) / norm
-    crossing = step != 0
-    i, j = i[crossing], j[crossing]
-    at = (size_term[j] - size_term[i]) / slope[crossing] + 0.0  # no -0.0
-    return at, step[crossing], (truth * rank).sum() / norm
-
-
-def _merged(steps):
-    """The steps of all targets as those of one, in the order of k."""
-    at, step, start = zip(*steps)
-    at, step = np.concatenate(at), np.concatenate(step)
-    order = np.argsort(at)
-    return at[order], step[order], sum(start)
-
-
-def _representative(left, right):
-    """The middle of an interval; of one without bounds -1, or a step from its end."""
-    with np.errstate(invalid="ignore"):
-        step_down = right - np.maximum(1.0, np.abs(right))
-        step_up = left + np.maximum(1.0, np.abs(left))
-        middle = left + (right - left) / 2
-        step_up = np.where(left < 0, left / 2, step_up)
-    middle = np.where(np.isinf(left), step_down, middle)
-    middle = np.where(np.isinf(right), step_up, middle)
-    unbounded = np.isinf(left) | np.isinf(right)
-    return np.where(unbounded & (left < -1) & (right > -1), -1.0, middle)
-
-
-def _widest_best(curve):
-    """Choose k: the middle of the widest interval of the best correlation."""
-    left, right, score = curve.T
-    best = np.flatnonzero(score >= score.max() - _SCORE_RESOLUTION)
-    chosen = best[np.argmax((right - left)[best])]
-    low, high = float(left[chosen]), float(right[chosen])
-    k = float(_representative(low, high))
-    notes = []
-    if len(curve) == 1:
-        notes.append(
-            "The correlation does not depend on k, which is set to -1. Give more "
-            "measured targets, or pass a number for k."
-        )
-    elif np.isinf(low) or np.isinf(high):
-        alone = "the size" if low < 0 < high else "the divergence"
-        notes.append(
-            f"The best interval of k, ({low:.4g}, {high:.4g}), has no bound: on these "
-            f"targets {alone} of the sources alone ranks them as well (are the sizes "
-            f"given?). k is set to {k:.4g}."
-        )
-    if low >= 0:
-        notes.append(
-            f"The learned k = {k:.4g} is positive: on these targets, more distant "
-            "sources improved more. Check that y is higher for better sources, or try "
-            "another metric."
-        )
-    for note in notes:
-        warnings.warn(note, UserWarning, stacklevel=4)
-    return k, (low, high)

@@ -7,22 +7,15 @@ the `selector` of a FineTuner, under the metrics and scorers, in ``evaluate_sele
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_p2l._ranking import RankingMixin, check_improvements
+from sklearn_p2l._alignment import align_improvements
+from sklearn_p2l._compat import Interval, StrOptions, _fit_context
 from sklearn_p2l.catalog import SourceCatalog
 from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE
-
-__all__ = [
-    "ConstantRanking",
-    "FixedSource",
-    "LargestSource",
-    "NearestSource",
-    "NoTransfer",
-    "RandomSource",
-]
+from sklearn_p2l.selection._ranker import RankingMixin, known_sizes
 
 
 class _Baseline(RankingMixin, BaseEstimator):
@@ -94,13 +87,13 @@ class LargestSource(_Baseline):
 
     Examples
     --------
-    >>> from sklearn_p2l.baselines import LargestSource
+    >>> from sklearn_p2l.selection import LargestSource
     >>> LargestSource([[1, 0], [0, 1]], sizes=[10, 200]).fit([[1, 1]]).predict([[1, 0]])
     array([[1, 0]])
     """
 
-    def _scores(self, X):
-        return self._constant(X, np.log(self.sources_.sizes))
+    def _decision_terms(self, X):
+        return {"size": self._constant(X, np.log(known_sizes(self.sources_)))}
 
 
 class FixedSource(_Baseline):
@@ -128,7 +121,7 @@ class FixedSource(_Baseline):
 
     Examples
     --------
-    >>> from sklearn_p2l.baselines import FixedSource
+    >>> from sklearn_p2l.selection import FixedSource
     >>> FixedSource([[1, 0], [0, 1]], source=1).fit([[1, 1]]).predict([[1, 0]])
     array([[1, 0]])
     """
@@ -171,11 +164,11 @@ class FixedSource(_Baseline):
             )
         return self
 
-    def _scores(self, X):
+    def _decision_terms(self, X):
         names = np.array(self.sources_.names)
         position = np.arange(len(names))
         chosen = names if isinstance(self.source, str) else position
-        return self._constant(X, chosen == self.source)
+        return {"fixed": self._constant(X, chosen == self.source)}
 
 
 class RandomSource(_Baseline):
@@ -209,10 +202,10 @@ class RandomSource(_Baseline):
 
     Examples
     --------
-    >>> from sklearn_p2l.baselines import RandomSource
+    >>> from sklearn_p2l.selection import RandomSource
     >>> ranker = RandomSource([[1, 0], [0, 1]], random_state=0).fit([[1, 1]])
     >>> ranker.decision_function([[1, 0]])
-    TracedArray([[0., 0.]])
+    array([[0., 0.]])
     """
 
     _parameter_constraints: dict = {
@@ -245,28 +238,18 @@ class RandomSource(_Baseline):
         self.order_ = rng.permutation(len(self.sources_))
         return self
 
-    def predict(self, X):
-        """Rank the sources in the order that was drawn.
+    def _order(self, E, n_top=None):
+        return np.tile(self.order_[:n_top], (len(E), 1))
 
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-
-        Returns
-        -------
-        ranking : ndarray of shape (n_targets, n_sources)
-            Names of the sources, in the same order for every target.
-        """
-        n_targets = len(self.decision_function(X))
-        return np.tile(self.source_labels_[self.order_], (n_targets, 1))
-
-    def _scores(self, X):
-        return self._constant(X, np.zeros(len(self.sources_)))
+    def _decision_terms(self, X):
+        return {"constant": self._constant(X, np.zeros(len(self.sources_)))}
 
 
 class NoTransfer(_Baseline):
     """Pick no source, but random weights: baseline B4.
+
+    `predict` ranks None first, for which FineTuner starts from random weights, then
+    the sources in the order of the catalog.
 
     Parameters
     ----------
@@ -287,30 +270,17 @@ class NoTransfer(_Baseline):
 
     Examples
     --------
-    >>> from sklearn_p2l.baselines import NoTransfer
+    >>> from sklearn_p2l.selection import NoTransfer
     >>> NoTransfer([[1, 0], [0, 1]]).fit([[1, 1]]).predict([[1, 0]])
     array([[None, 0, 1]], dtype=object)
     """
 
-    def predict(self, X):
-        """Rank no source first.
+    def _order(self, E, n_top=None):
+        order = np.insert(super()._order(E), 0, -1, axis=1)  # -1: random weights
+        return order[:, :n_top]
 
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-
-        Returns
-        -------
-        ranking : ndarray of object of shape (n_targets, n_sources + 1)
-            None, for which FineTuner starts from random weights, then the sources in
-            the order of the catalog.
-        """
-        sources = super().predict(X).astype(object)
-        return np.insert(sources, 0, None, axis=1)
-
-    def _scores(self, X):
-        return self._constant(X, np.zeros(len(self.sources_)))
+    def _decision_terms(self, X):
+        return {"constant": self._constant(X, np.zeros(len(self.sources_)))}
 
 
 class NearestSource(_Baseline):
@@ -332,7 +302,8 @@ class NearestSource(_Baseline):
         Smallest component of a summary for ``metric="kl"``.
 
     exclude_self : bool, default=False
-        True ranks a source last whose summary equals the target's.
+        True ranks the target itself last, where it is among the sources, as in
+        :class:`~sklearn_p2l.SourceSelector`.
 
     Attributes
     ----------
@@ -344,7 +315,7 @@ class NearestSource(_Baseline):
 
     Examples
     --------
-    >>> from sklearn_p2l.baselines import NearestSource
+    >>> from sklearn_p2l.selection import NearestSource
     >>> NearestSource([[1, 0], [0, 1]]).fit([[1, 1]]).predict([[1, 9]])
     array([[1, 0]])
     """
@@ -370,9 +341,46 @@ class NearestSource(_Baseline):
         self.epsilon = epsilon
         self.exclude_self = exclude_self
 
-    def _scores(self, X):
+    def fit(self, X, y=None):
+        """Learn the sources, and check that X can be compared with them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            Summaries of targets, or with ``metric="precomputed"`` their distances from
+            the sources.
+
+        y : ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        self : object
+            Fitted ranker.
+        """
+        super().fit(X, y)
+        self._divergences(self._check_targets(X))
+        return self
+
+    def divergences(self, X):
+        """Compute the divergence D(t, s) of every target from every source.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            As in `decision_function`.
+
+        Returns
+        -------
+        D : ndarray of shape (n_targets, n_sources)
+            Lower is nearer; NaN where a source is no candidate for a target.
+        """
+        check_is_fitted(self)
+        return self._divergences(self._check_targets(X))
+
+    def _decision_terms(self, X):
         D = self._divergences(X)
-        return np.where(np.isnan(D), -np.inf, -D)
+        return {"divergence": np.where(np.isnan(D), -np.inf, -D)}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -411,7 +419,7 @@ class ConstantRanking(_Baseline):
 
     Examples
     --------
-    >>> from sklearn_p2l.baselines import ConstantRanking
+    >>> from sklearn_p2l.selection import ConstantRanking
     >>> ranker = ConstantRanking([[1, 0], [0, 1]])
     >>> ranker.fit([[1, 1], [1, 2]], [[0.1, 0.3], [0.2, 0.1]]).predict([[1, 0]])
     array([[1, 0]])
@@ -441,10 +449,10 @@ class ConstantRanking(_Baseline):
         super().fit(X)
         if y is None:
             raise ValueError(
-                "y must hold measured improvements of shape (n_targets, n_sources), "
-                "got None: this ConstantRanking requires y to be passed."
+                "ConstantRanking requires y to be passed, but the target y is None; "
+                "pass measured improvements of shape (n_targets, n_sources)."
             )
-        y = check_improvements(y, self.source_labels_, X)
+        y = align_improvements(y, self.source_labels_.tolist(), X)
         measured = ~np.isnan(y)
         level = _mean(y, measured, axis=1)[:, np.newaxis]
         mean = _mean(y - level, measured, axis=0)
@@ -453,14 +461,18 @@ class ConstantRanking(_Baseline):
         self.mean_improvement_ = np.where(measured.any(axis=0), mean, np.nan)
         return self
 
-    def _scores(self, X):
+    def _decision_terms(self, X):
         known = ~np.isnan(self.mean_improvement_)
         last = self.mean_improvement_[known].min(initial=1.0) - 1.0
-        return self._constant(X, np.where(known, self.mean_improvement_, last))
+        scores = np.where(known, self.mean_improvement_, last)
+        return {"prior": self._constant(X, scores)}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
+        tags.target_tags.two_d_labels = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
         return tags
 
 

@@ -1,30 +1,50 @@
-"""What all rankers of sources share: SourceSelector and the baselines."""
+"""The contract of all rankers of sources: SourceSelector and the baselines."""
 
+from abc import ABCMeta, abstractmethod
 from numbers import Integral
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_p2l._arrays import TracedArray
-from sklearn_p2l.catalog import (
-    Source,
-    SourceCatalog,
-    check_same_fingerprint,
-    fingerprint_of,
-)
+from sklearn_p2l._alignment import align_columns, align_improvements, reorder_columns
+from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
+from sklearn_p2l.catalog import Source, SourceCatalog
 from sklearn_p2l.divergence import pairwise_divergence
-from sklearn_p2l.metrics import align_columns, spearman_score
+from sklearn_p2l.metrics import spearman_score
 
-# Vectors nearer than this (cityblock) are the same, stored in another precision.
-_SAME_VECTOR = 1e-6
+# What is nearer than this is the same dataset, perhaps stored in another precision:
+# the cityblock distance of vectors, or a distance that is given.
+_SAME = 1e-6
 
 
-class RankingMixin:
-    """Mixin of estimators that score sources by ``_scores(X)``.
+class RankingMixin(metaclass=ABCMeta):
+    """Mixin of estimators that score sources as a sum of terms.
 
     They have `sources`, `sizes` and `metric` (None for those that do not look at X),
-    and where there is a metric, `epsilon` and `exclude_self`.
+    and where there is a metric, `epsilon` and `exclude_self`. Their own part is
+    `_decision_terms`, and `_order` where it is not by the score.
     """
+
+    @abstractmethod
+    def _decision_terms(self, X):
+        """Return the terms of E by name, each (n_targets, n_sources), of checked X."""
+
+    def decision_terms(self, X):
+        """Compute the terms whose sum is E.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            As in `decision_function`.
+
+        Returns
+        -------
+        terms : dict of str to ndarray of shape (n_targets, n_sources)
+            The terms by name, such as "size" and "divergence", columns in the order
+            of ``source_labels_``.
+        """
+        check_is_fitted(self)
+        return self._decision_terms(self._check_targets(X))
 
     def decision_function(self, X):
         """Compute the score E of every source for every target.
@@ -38,12 +58,10 @@ class RankingMixin:
         Returns
         -------
         E : ndarray of shape (n_targets, n_sources)
-            Scores, higher is better, columns in the order of ``sources_.names``. They
+            Scores, higher is better, columns in the order of ``source_labels_``. They
             compare sources of one target; they do not measure an improvement.
         """
-        check_is_fitted(self)
-        scores = self._scores(self._check_targets(X))
-        return TracedArray(scores, origin=tuple(self.source_labels_.tolist()))
+        return sum(self.decision_terms(X).values())
 
     def predict(self, X):
         """Rank the sources for every target.
@@ -55,14 +73,14 @@ class RankingMixin:
 
         Returns
         -------
-        ranking : ndarray of str of shape (n_targets, n_sources)
+        ranking : ndarray of shape (n_targets, n_sources)
             Names of the sources, best first: ``[:, 0]`` are the picks. Equal scores
             keep the order of the catalog. Sources given as an array have no names and
             are ranked by their index, as int.
         """
-        E = np.asarray(self.decision_function(X))
+        E = self.decision_function(X)
         self._check_pick(E)
-        return self.source_labels_[np.argsort(-E, axis=1, kind="stable")]
+        return self._names(self._order(E))
 
     def predict_top(self, X, n_top=5):
         """Name the best sources for every target, without ranking the others.
@@ -77,7 +95,7 @@ class RankingMixin:
 
         Returns
         -------
-        ranking : ndarray of str of shape (n_targets, n_top)
+        ranking : ndarray of shape (n_targets, n_top)
             The first columns of what `predict` returns.
 
         Raises
@@ -85,21 +103,66 @@ class RankingMixin:
         ValueError
             If `n_top` is not between 1 and the number of sources.
         """
-        E = np.asarray(self.decision_function(X))
+        E = self.decision_function(X)
         n_sources = E.shape[1]
         if not isinstance(n_top, Integral) or not 1 <= n_top <= n_sources:
             raise ValueError(
                 f"n_top must be an integer from 1 to {n_sources}, the number of "
                 f"sources, got {n_top!r}."
             )
+        self._check_pick(E)
+        return self._names(self._order(E, n_top))
+
+    def explain(self, X):
+        """Rank the sources for every target, and tell what each score is made of.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            As in `decision_function`.
+
+        Returns
+        -------
+        ranking : pandas.DataFrame
+            What :func:`~sklearn_p2l.selection.explain` returns.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import SourceSelector
+        >>> selector = SourceSelector(
+        ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]], sizes=[2_000, 3_000, 9_000], k=-2.0
+        ... ).fit([[1, 9, 2]])
+        >>> selector.explain([[1, 9, 2]]).round(2)  # doctest: +NORMALIZE_WHITESPACE
+           target  rank  source  size     E  size_term  divergence_term  margin
+        0       0     1       1  3000  2.45      -0.36             2.81    2.20
+        1       0     2       2  9000  0.24       1.37            -1.12    2.93
+        2       0     3       0  2000 -2.69      -1.00            -1.69     NaN
+        """
+        from sklearn_p2l.selection._explain import explain
+
+        return explain(self, X)
+
+    def _order(self, E, n_top=None):
+        """Positions of the sources, best first, all or the first `n_top`.
+
+        -1 stands for no source at all. Everything that ranks goes by this.
+        """
+        n_sources = E.shape[1]
+        if n_top is None or n_top == n_sources:
+            return np.argsort(-E, axis=1, kind="stable")
         best = np.empty((len(E), n_top), dtype=np.intp)
         for row, scores in zip(best, E):
             lowest = np.partition(scores, n_sources - n_top)[n_sources - n_top]
             candidates = np.flatnonzero(scores >= lowest)  # more, where scores tie
             order = np.argsort(-scores[candidates], kind="stable")
             row[:] = candidates[order[:n_top]]
-        self._check_pick(E)
-        return self.source_labels_[best]
+        return best
+
+    def _names(self, order):
+        """What positions are called; None for no source."""
+        if (order < 0).any():
+            return np.append(self.source_labels_.astype(object), None)[order]
+        return self.source_labels_[order]
 
     def score(self, X, y, sample_weight=None):
         """Compute the mean Spearman correlation of E with measured improvements.
@@ -127,12 +190,12 @@ class RankingMixin:
         if np.ndim(y) == 1:
             y = y.to_frame().T if hasattr(y, "to_frame") else [y]
             y = np.tile(align_columns(y, self.source_labels_.tolist()), (len(E), 1))
-        y = check_improvements(y, self.source_labels_, X)
+        y = align_improvements(y, self.source_labels_.tolist(), X)
         y = np.where(np.isneginf(E), np.nan, y)  # no candidates, such as the target
         top = getattr(self, "top", None)
         return spearman_score(y, E, top=top, sample_weight=sample_weight)
 
-    def _check_pick(self, E):
+    def _check_pick(self, E):  # noqa: B027
         """Tell where the pick is arbitrary; baselines are meant to be as they are."""
 
     def _check_targets(self, X, *, reset=False):
@@ -146,7 +209,7 @@ class RankingMixin:
             names = X.columns if reset else self.source_labels_.tolist()
             if reset and isinstance(self.sources, SourceCatalog):
                 names = self.sources.names
-            given = _reorder(X, list(names))
+            given = reorder_columns(X, list(names))
             X = given.to_numpy()
         if not reset:
             check_same_fingerprint(fingerprint, self.fingerprint_, "X")
@@ -171,11 +234,17 @@ class RankingMixin:
         catalog, epsilon = self.sources_, float(self.epsilon)
         if self.metric == "precomputed":
             D = _check_distances(X, len(catalog))
-            return np.where(D == 0, np.nan, D) if self.exclude_self else D
+            return np.where(D <= _SAME, np.nan, D) if self.exclude_self else D
         if catalog.n_features == 0:
             raise ValueError(
                 f"sources must have vectors for metric={self.metric!r}, got a catalog "
                 "without; pass metric='precomputed' and distances as X."
+            )
+        if not catalog.has_embedding.all():
+            absent = [n for n, h in zip(catalog.names, catalog.has_embedding) if not h]
+            raise ValueError(
+                f"sources must have vectors for metric={self.metric!r}, got none for "
+                f"{absent[:5]}; embed their data, or leave them out: sources[names]."
             )
         if X.shape[1] != catalog.n_features:
             raise ValueError(
@@ -193,7 +262,7 @@ class RankingMixin:
             )
         if self.exclude_self:
             apart = pairwise_divergence(X, catalog.embeddings, metric="cityblock")
-            D[apart <= _SAME_VECTOR] = np.nan
+            D[apart <= _SAME] = np.nan
         return D
 
 
@@ -253,23 +322,17 @@ def as_catalog(sources, sizes, X, fingerprint, *, precomputed=False):
     return catalog, labels
 
 
-def check_improvements(y, labels, X):
-    """Return y with its columns in the order of `labels`, one row per row of X."""
-    n_targets = len(X)
-    if hasattr(X, "columns") and hasattr(y, "columns"):
-        rows, targets = list(y.index), list(X.index)
-        if rows != targets and sorted(map(str, rows)) == sorted(map(str, targets)):
-            raise ValueError(
-                "the rows of y must be in the order of those of X, got the same names "
-                "in another order; pass y.loc[X.index]."
-            )
-    y = align_columns(y, labels.tolist())
-    if len(y) != n_targets:
+def known_sizes(catalog):
+    """The sizes of all sources; an error where one is unknown."""
+    unknown = np.isnan(catalog.sizes)
+    if unknown.any():
+        names = [name for name, absent in zip(catalog.names, unknown) if absent]
         raise ValueError(
-            f"y must have one row per target, got {len(y)} rows for {n_targets} "
-            "targets in X."
+            "sources must have sizes, the numbers of examples they were trained on, "
+            f"got none for {names[:5]}; give them, or leave these sources out: "
+            "sources[names]."
         )
-    return y
+    return catalog.sizes
 
 
 def zscore(values, mean=None, spread=None):
@@ -288,18 +351,6 @@ def zscore(values, mean=None, spread=None):
         spread = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / count)
     flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=1, keepdims=True))
     return np.round(deviation / np.where(flat, np.inf, spread), 10)
-
-
-def _reorder(X, names):
-    """Put the columns of a DataFrame of distances into the order of the sources."""
-    if len(set(X.columns)) == len(X.columns) and set(X.columns) == set(names):
-        return X[list(names)]
-    absent = [name for name in names if name not in X.columns]
-    unknown = [column for column in X.columns if column not in names]
-    raise ValueError(
-        "the columns of X must be the names of the sources, each once, got "
-        f"{len(X.columns)} columns; absent: {absent[:5]}, unknown: {unknown[:5]}."
-    )
 
 
 def _check_distances(X, n_sources):
