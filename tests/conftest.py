@@ -45,12 +45,40 @@ def dark_and_light():
     return X[order], y[order]
 
 
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    """Two real sources, trained: digits and the edges of a photograph."""
+    from sklearn_p2l import DatasetEmbedder, NetworkClassifier, SourceCatalog
+    from sklearn_p2l.datasets import load_small_tasks
+
+    folder = tmp_path_factory.mktemp("zoo")
+    tasks = load_small_tasks().sources
+    embedder = DatasetEmbedder(
+        "small_resnet", weights=None, image_size=16, random_state=0
+    )
+    sources = []
+    for name in ("digits_0_to_4", "flower_edges"):
+        classifier = NetworkClassifier(
+            image_size=16, epochs=10, learning_rate=0.05, random_state=0
+        )
+        source = classifier.fit(tasks[name]).to_source(
+            name,
+            embedding=embedder.fit_transform([tasks[name]]),
+            checkpoint=folder / f"{name}.safetensors",
+        )
+        sources.append(source)
+    return SourceCatalog(sources)
+
+
+# A serving application has numpy, scipy, scikit-learn and joblib alone.
 REFUSE_TORCH = """
     import sys
 
+    REFUSED = {"torch", "torchvision", "safetensors", "PIL", "tqdm"}
+
     class Refuse:
         def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in ("torch", "torchvision"):
+            if name.split(".")[0] in REFUSED:
                 raise ImportError(f"{name} is refused here")
 
     sys.meta_path.insert(0, Refuse())
@@ -58,7 +86,7 @@ REFUSE_TORCH = """
 
 
 def run_without_torch(code, *arguments):
-    """Run code in a process of its own that cannot import torch."""
+    """Run code in a process of its own without torch and all that serves it."""
     code = textwrap.dedent(REFUSE_TORCH) + textwrap.dedent(code)
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

@@ -24,14 +24,22 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_p2l import (
     DatasetEmbedder,
-    FineTuner,
+    NetworkClassifier,
+    Source,
     SourceCatalog,
-    _jobs,
-    ground_truth,
+    Task,
+    _workers,
 )
-from sklearn_p2l._protocol import describe
-from sklearn_p2l.datasets import _images
-from sklearn_p2l.ground_truth import measure_improvement, split_quarters, train_sources
+from sklearn_p2l.exceptions import FailedCellsWarning
+from sklearn_p2l.ground_truth import (
+    _records,
+    measure_improvement,
+    split_quarters,
+    train_sources,
+)
+from sklearn_p2l.ground_truth._protocol import describe
+from sklearn_p2l.ground_truth._splits import split_task
+from sklearn_p2l.ground_truth._tables import tables_of
 
 pytest.importorskip("pandas")
 
@@ -48,13 +56,14 @@ def stripes(n, angle, seed):
     return (X + noise).astype(np.uint8), np.array(["thin", "wide"])[y]
 
 
-TUNER = FineTuner(
-    backbone="small_resnet", image_size=8, epochs=2, batch_size=8, learning_rate=0.05
+CLASSIFIER = NetworkClassifier(
+    "small_resnet", image_size=8, epochs=2, batch_size=8, learning_rate=0.05
 )
 EMBEDDER = DatasetEmbedder("small_resnet", weights=None, image_size=8, random_state=0)
+ACROSS, DOWN = stripes(30, 0, 2), stripes(40, 1, 4)
 TARGETS = {
-    "across": (*stripes(30, 0, 2), *stripes(40, 0, 3)),
-    "down": stripes(40, 1, 4),
+    "across": Task(*ACROSS, None, *stripes(40, 0, 3)),
+    "down": DOWN,  # a tuple stands for a task
 }
 
 
@@ -62,30 +71,37 @@ TARGETS = {
 def zoo(tmp_path_factory):
     sources = {"s0": stripes(40, 0, 0), "s1": (*stripes(24, 1, 1), *stripes(20, 1, 5))}
     folder = tmp_path_factory.mktemp("zoo")
-    return train_sources(sources, TUNER, embedder=EMBEDDER, folder=folder, verbose=0)
+    return train_sources(
+        sources, CLASSIFIER, embedder=EMBEDDER, folder=folder, verbose=0
+    )
 
 
 @pytest.fixture(scope="module")
 def measured(zoo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     result = measure_improvement(
-        TARGETS, zoo, TUNER, folder=folder, seeds=(0, 1), verbose=0
+        TARGETS, zoo, CLASSIFIER, folder=folder, seeds=(0, 1), verbose=0
     )
     return folder, result
 
 
 def by_hand(zoo, target, source, seed):
     """P(M(t, s)) without the function under test."""
-    X, y, *test = TARGETS[target]
-    if not test:
+    if target == "across":
+        (X, y), (X_test, y_test) = ACROSS, stripes(40, 0, 3)
+    else:
         X, X_test, y, y_test = train_test_split(
-            X, y, test_size=0.2, stratify=y, random_state=seed
+            *DOWN, test_size=0.2, stratify=DOWN[1], random_state=seed
         )
-        test = X_test, y_test
-    tuner = FineTuner(sources=zoo, source=source, random_state=seed)
-    tuner.set_params(backbone="small_resnet", image_size=8, epochs=2, batch_size=8)
-    tuner.set_params(learning_rate=0.05)
-    return tuner.fit(X, y).score(*test)
+    classifier = NetworkClassifier(
+        weights=None if source is None else zoo[source].checkpoint,
+        image_size=8,
+        epochs=2,
+        batch_size=8,
+        learning_rate=0.05,
+        random_state=seed,
+    )
+    return classifier.fit(X, y).score(X_test, y_test)
 
 
 def test_matrix_is_that_of_fine_tuning_by_hand(zoo, measured):
@@ -130,13 +146,13 @@ def test_only_what_is_missing_is_measured(zoo, measured, tmp_path):
     lost = next(folder.glob("across--s0--0--*.json"))
     lost.unlink()
     again = measure_improvement(
-        TARGETS, zoo, TUNER, folder=folder, seeds=(0, 1), verbose=0
+        TARGETS, zoo, CLASSIFIER, folder=folder, seeds=(0, 1), verbose=0
     )
     after = states(folder)
     assert {name for name in after if after[name] != before[name]} == {lost.name}
     np.testing.assert_array_equal(again.improvements, result.improvements)
     fewer = measure_improvement(
-        {"down": TARGETS["down"]}, zoo[["s1"]], TUNER, folder=folder, verbose=0
+        {"down": TARGETS["down"]}, zoo[["s1"]], CLASSIFIER, folder=folder, verbose=0
     )
     assert states(folder) == after and fewer.improvements.shape == (1, 1)
     assert np.isnan(fewer.spread.loc["down", "s1"])
@@ -146,13 +162,13 @@ def test_dry_run_trains_nothing(zoo, measured, tmp_path, capsys):
     folder, _ = measured
     before = states(folder)
     arguments = dict(folder=folder, seeds=(0, 1, 2), dry_run=True)
-    so_far = measure_improvement(TARGETS, zoo, TUNER, **arguments)
+    so_far = measure_improvement(TARGETS, zoo, CLASSIFIER, **arguments)
     printed = capsys.readouterr().out
     assert "2 targets × (2 sources + no transfer) × 3 seeds: 18 cells" in printed
     assert "12 measured, 6 to do; about" in printed
     assert states(folder) == before and not so_far.improvements.isna().any(axis=None)
     arguments |= {"folder": tmp_path / "new"}
-    nothing = measure_improvement(TARGETS, zoo, TUNER, **arguments)
+    nothing = measure_improvement(TARGETS, zoo, CLASSIFIER, **arguments)
     assert "18 to do" in capsys.readouterr().out
     assert nothing.improvements.isna().all(axis=None)
     assert nothing.improvements.shape == (2, 2)
@@ -167,25 +183,25 @@ def test_dry_run_trains_nothing(zoo, measured, tmp_path, capsys):
 )
 def test_another_protocol_is_refused(zoo, measured, change, told):
     folder, _ = measured
-    other = FineTuner(**{**TUNER.get_params(), **change})
+    other = NetworkClassifier(**{**CLASSIFIER.get_params(), **change})
     with pytest.raises(ValueError, match=told):
         measure_improvement(TARGETS, zoo, other, folder=folder, verbose=0)
     # also for targets that the folder does not hold yet
     with pytest.raises(ValueError, match=told):
         measure_improvement({"n": TARGETS["down"]}, zoo, other, folder=folder)
     with pytest.raises(ValueError, match="test_size was 0.2, is 0.5"):
-        measure_improvement(TARGETS, zoo, TUNER, folder=folder, test_size=0.5)
+        measure_improvement(TARGETS, zoo, CLASSIFIER, folder=folder, test_size=0.5)
     with pytest.raises(ValueError, match="scoring was None, is 'f1_macro'"):
-        measure_improvement(TARGETS, zoo, TUNER, folder=folder, scoring="f1_macro")
+        measure_improvement(TARGETS, zoo, CLASSIFIER, folder=folder, scoring="f1_macro")
 
 
 def test_other_data_under_a_known_name_is_refused(zoo, measured, tmp_path):
     folder, _ = measured
     X, y = TARGETS["down"]
     with pytest.raises(ValueError, match="the data of down .* is another"):
-        measure_improvement({"down": (255 - X, y)}, zoo, TUNER, folder=folder)
+        measure_improvement({"down": (255 - X, y)}, zoo, CLASSIFIER, folder=folder)
     with pytest.raises(ValueError, match="the data of down .* is another"):
-        measure_improvement({"down": (X, y[::-1])}, zoo, TUNER, folder=folder)
+        measure_improvement({"down": (X, y[::-1])}, zoo, CLASSIFIER, folder=folder)
     swapped = SourceCatalog.from_arrays(
         zoo.embeddings,
         sizes=zoo.sizes,
@@ -194,7 +210,7 @@ def test_other_data_under_a_known_name_is_refused(zoo, measured, tmp_path):
         architectures="small_resnet",
     )
     with pytest.raises(ValueError, match="the checkpoint of across .* is another"):
-        measure_improvement(TARGETS, swapped, TUNER, folder=folder)
+        measure_improvement(TARGETS, swapped, CLASSIFIER, folder=folder)
 
 
 def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
@@ -208,9 +224,9 @@ def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
         architectures="small_resnet",
     )
     arguments = dict(folder=tmp_path / "measured", verbose=0)
-    with pytest.warns(UserWarning, match="1 of 3 cells failed.*down ← broken"):
+    with pytest.warns(FailedCellsWarning, match="1 of 3 cells failed.*down ← broken"):
         result = measure_improvement(
-            {"down": TARGETS["down"]}, sources, TUNER, **arguments
+            {"down": TARGETS["down"]}, sources, CLASSIFIER, **arguments
         )
     assert np.isnan(result.improvements.loc["down", "broken"])
     assert np.isfinite(result.improvements.loc["down", "whole"])
@@ -219,11 +235,13 @@ def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
     arguments["retry_failures"] = True
     before = states(tmp_path / "measured")
     measure_improvement(
-        {"down": TARGETS["down"]}, sources, TUNER, dry_run=True, **arguments
+        {"down": TARGETS["down"]}, sources, CLASSIFIER, dry_run=True, **arguments
     )
     assert states(tmp_path / "measured") == before
     broken.write_bytes(Path(zoo[0].checkpoint).read_bytes())
-    result = measure_improvement({"down": TARGETS["down"]}, sources, TUNER, **arguments)
+    result = measure_improvement(
+        {"down": TARGETS["down"]}, sources, CLASSIFIER, **arguments
+    )
     assert np.isfinite(result.improvements).all(axis=None)
 
 
@@ -232,40 +250,40 @@ def test_an_interrupted_training_is_no_result(zoo, tmp_path, monkeypatch):
         yield 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(FineTuner, "_progress", interrupted)
+    monkeypatch.setattr(NetworkClassifier, "_progress", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path, verbose=0)
+        measure_improvement(TARGETS, zoo, CLASSIFIER, folder=tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_worker_takes_no_further_job(tmp_path, monkeypatch):
     """Interrupted while it traces a network, PyTorch may be left patched."""
 
-    def interrupted(tuner, known):
+    def interrupted(estimator, known):
         raise KeyboardInterrupt
 
     settings = dict(n_workers=2, parent=("another", 0))
-    arguments = dict(tuner=TUNER, known={})
-    monkeypatch.setattr(_jobs, "_interrupted", False)
+    arguments = dict(estimator=CLASSIFIER, known={})
+    monkeypatch.setattr(_records, "_interrupted", False)
     for function in (interrupted, dict):
         with pytest.raises(KeyboardInterrupt):
-            _jobs.run_job(tmp_path / "a.json", function, arguments, **settings)
+            _records.run_job(tmp_path / "a.json", function, arguments, **settings)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupt_that_becomes_an_error_is_no_result(tmp_path):
-    def swallowed(tuner, known):
+    def swallowed(estimator, known):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
             raise ValueError("a broken file") from None
 
-    settings = dict(n_workers=1, parent=_jobs.this_process())
-    arguments = dict(tuner=TUNER, known={})
+    settings = dict(n_workers=1, parent=_workers.this_process())
+    arguments = dict(estimator=CLASSIFIER, known={})
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # or ignored
     try:
         with pytest.raises(KeyboardInterrupt):
-            _jobs.run_job(tmp_path / "a.json", swallowed, arguments, **settings)
+            _records.run_job(tmp_path / "a.json", swallowed, arguments, **settings)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -273,21 +291,21 @@ def test_an_interrupt_that_becomes_an_error_is_no_result(tmp_path):
 
 
 def test_scoring_and_steps(zoo, tmp_path):
-    X, y, X_test, y_test = TARGETS["across"]
+    (X, y), (X_test, y_test) = ACROSS, stripes(40, 0, 3)
     keep = np.r_[np.flatnonzero(y_test == "thin"), np.flatnonzero(y_test == "wide")[:3]]
     target = {"t": (X, y, X_test[keep], y_test[keep])}
     result = measure_improvement(
         target,
         zoo[["s0"]],
-        TUNER,
+        CLASSIFIER,
         folder=tmp_path,
         scoring="balanced_accuracy",
         n_steps=12,
         verbose=0,
     )
     assert set(result.records["epochs"]) == {3}  # of 4 steps each
-    tuner = FineTuner(**{**TUNER.get_params(), "epochs": 3})
-    tuner.set_params(source="s0", sources=zoo, random_state=0).fit(X, y)
+    tuner = NetworkClassifier(**{**CLASSIFIER.get_params(), "epochs": 3})
+    tuner.set_params(weights=zoo["s0"].checkpoint, random_state=0).fit(X, y)
     expected = balanced_accuracy_score(y_test[keep], tuner.predict(X_test[keep]))
     assert result.performances.loc["t", "s0"] == pytest.approx(expected)
 
@@ -295,12 +313,11 @@ def test_scoring_and_steps(zoo, tmp_path):
 def test_groups_stay_together():
     y = np.tile([0, 1], 50)
     groups = np.repeat(np.arange(20), 5)
-    tasks = {"t": (np.zeros((100, 2)), y, groups)}
-    task = ground_truth._check_tasks(tasks, "targets", lengths=(3,))
-    train, test = ground_truth._split(task["t"], 0.25, 0, "t")
+    task = Task(np.zeros((100, 8, 8), np.uint8), y, groups)
+    train, test = split_task(task, 0.25, 0, "t")
     assert not set(groups[train]) & set(groups[test])
     assert sorted([*train, *test]) == list(range(100)) and 15 <= len(test) <= 35
-    other, _ = ground_truth._split(task["t"], 0.25, 1, "t")
+    other, _ = split_task(task, 0.25, 1, "t")
     assert not np.array_equal(train, other)
 
 
@@ -308,17 +325,18 @@ SCRIPT = """
     import sys, time
     sys.path.insert(0, {tests!r})
     from test_ground_truth import *
-    fit = FineTuner.fit
+    fit = NetworkClassifier.fit
 
-    def slow_fit(self, X, y):
+    def slow_fit(self, X, y=None):
         with open({log!r}, "a") as file:
             file.write("start\\n")
         time.sleep(0.3)
         return fit(self, X, y)
 
-    FineTuner.fit = slow_fit
+    NetworkClassifier.fit = slow_fit
     zoo = SourceCatalog.load({zoo!r})
-    measure_improvement(TARGETS, zoo, TUNER, folder={folder!r}, seeds=(0, 1), verbose=0)
+    settings = dict(folder={folder!r}, seeds=(0, 1), verbose=0)
+    measure_improvement(TARGETS, zoo, CLASSIFIER, **settings)
 """
 
 
@@ -350,7 +368,7 @@ def test_killed_and_started_again_it_goes_on(zoo, measured, tmp_path):
     done = states(tmp_path / "cells")
     assert 4 <= len(done) < 12
     result = measure_improvement(
-        TARGETS, zoo, TUNER, folder=tmp_path / "cells", seeds=(0, 1), verbose=0
+        TARGETS, zoo, CLASSIFIER, folder=tmp_path / "cells", seeds=(0, 1), verbose=0
     )
     after = states(tmp_path / "cells")
     assert {name: after[name] for name in done} == done and len(after) == 12
@@ -364,7 +382,7 @@ def test_two_processes_share_a_folder(zoo, measured, tmp_path):
     trained = (tmp_path / "log").read_text().splitlines()
     assert len(trained) == len(states(tmp_path / "cells")) == 12
     result = measure_improvement(
-        TARGETS, zoo, TUNER, folder=tmp_path / "cells", seeds=(0, 1), verbose=0
+        TARGETS, zoo, CLASSIFIER, folder=tmp_path / "cells", seeds=(0, 1), verbose=0
     )
     np.testing.assert_array_equal(result.improvements, measured[1].improvements)
 
@@ -373,8 +391,8 @@ def test_a_cell_of_a_dead_process_is_free(zoo, measured, tmp_path):
     """Lock files that are left over do not stop anyone; those that are held do."""
     path = tmp_path / "cell.lock"
     path.touch()
-    with _jobs.claim(path) as first:
-        with _jobs.claim(path) as second:
+    with _workers.claim(path) as first:
+        with _workers.claim(path) as second:
             assert first and not second
     assert not path.exists()
 
@@ -383,7 +401,7 @@ def test_a_cell_of_a_dead_process_is_free(zoo, measured, tmp_path):
 def test_parallel_results_are_the_same(zoo, measured, tmp_path, backend):
     with joblib.parallel_config(backend=backend):
         result = measure_improvement(
-            TARGETS, zoo, TUNER, folder=tmp_path, seeds=(0, 1), n_jobs=2, verbose=1
+            TARGETS, zoo, CLASSIFIER, folder=tmp_path, seeds=(0, 1), n_jobs=2, verbose=1
         )
     # Sums in another number of threads may differ in the last digit.
     np.testing.assert_allclose(
@@ -406,7 +424,13 @@ def test_dask_cluster_of_two_processes(zoo, measured, tmp_path):
         joblib.parallel_config(backend="dask"),
     ):
         result = measure_improvement(
-            TARGETS, zoo, TUNER, folder=tmp_path, seeds=(0, 1), n_jobs=-1, verbose=0
+            TARGETS,
+            zoo,
+            CLASSIFIER,
+            folder=tmp_path,
+            seeds=(0, 1),
+            n_jobs=-1,
+            verbose=0,
         )
         assert len(client.scheduler_info()["workers"]) == 2
     np.testing.assert_allclose(
@@ -416,16 +440,16 @@ def test_dask_cluster_of_two_processes(zoo, measured, tmp_path):
 
 
 def test_each_worker_gets_its_share_of_the_threads(tmp_path, monkeypatch):
-    def job(tuner, known):
+    def job(estimator, known):
         return known | {"threads": torch.get_num_threads()}
 
     def threads(name, **settings):
-        _jobs.run_job(tmp_path / name, job, arguments, **settings)
+        _records.run_job(tmp_path / name, job, arguments, **settings)
         return json.loads((tmp_path / name).read_text())["threads"]
 
-    before, here = torch.get_num_threads(), _jobs.this_process()
+    before, here = torch.get_num_threads(), _workers.this_process()
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    arguments = dict(tuner=TUNER, known={})
+    arguments = dict(estimator=CLASSIFIER, known={})
     assert threads("worker.json", n_workers=2, parent=("another", 0)) == 1
     assert torch.get_num_threads() == before
     # alone, or where threads of one process take turns
@@ -436,8 +460,8 @@ def test_workers_have_a_gpu_of_their_own(tmp_path):
     """As far as it can be seen without one: which GPU each process leaves visible."""
     script = """if True:
         import os, sys
-        from sklearn_p2l import _jobs
-        _jobs.bind_to_gpu("auto")
+        from sklearn_p2l import _workers
+        _workers.bind_to_gpu("auto")
         print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
         sys.stdin.read()
     """
@@ -481,18 +505,19 @@ def test_quarters_of_a_domain():
 
 def test_trained_sources_make_a_catalog(zoo, tmp_path):
     assert zoo.names == ("s0", "s1") and zoo.sizes.tolist() == [40, 24]
-    assert zoo[0].metadata == {"validation_score": None}
-    assert 0 <= zoo[1].metadata["validation_score"] <= 1
+    s1 = clone(CLASSIFIER).set_params(random_state=0).fit(*stripes(24, 1, 1))
+    expected = [np.nan, s1.score(*stripes(20, 1, 5))]  # s0 has no test part
+    np.testing.assert_array_equal(zoo.column("score"), expected)
     assert zoo[0].architecture == "small_resnet" and zoo[0].n_classes == 2
     X, y = stripes(40, 0, 0)
     vectors = EMBEDDER.fit_transform([X])
     np.testing.assert_array_equal(zoo.embeddings[0], vectors[0])
     assert zoo.fingerprint == EMBEDDER.fingerprint_
     assert SourceCatalog.load(Path(zoo[0].checkpoint).parent) == zoo
-    tuner = FineTuner(**{**TUNER.get_params(), "source": None, "random_state": 0})
+    tuner = NetworkClassifier(**{**CLASSIFIER.get_params(), "random_state": 0})
     tuner.fit(X, y)
-    same = FineTuner(
-        source="s0", sources=zoo, body_learning_rate_multiplier=0, epochs=1
+    same = NetworkClassifier(
+        weights=zoo["s0"].checkpoint, body_learning_rate_multiplier=0, epochs=1
     )
     same.fit(X, y)
     np.testing.assert_array_equal(
@@ -503,7 +528,7 @@ def test_trained_sources_make_a_catalog(zoo, tmp_path):
 def test_a_source_that_fails_loses_no_other(tmp_path, monkeypatch):
     sources = {"good": stripes(20, 0, 0), "bad": stripes(22, 0, 0)}
     arguments = dict(embedder=EMBEDDER, folder=tmp_path, verbose=0)
-    fit = FineTuner.fit
+    fit = NetworkClassifier.fit
 
     def fit_or_fail(self, X, y):
         if len(y) == 22:
@@ -511,17 +536,17 @@ def test_a_source_that_fails_loses_no_other(tmp_path, monkeypatch):
         return fit(self, X, y)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FineTuner, "fit", fit_or_fail)
+        patch.setattr(NetworkClassifier, "fit", fit_or_fail)
         with pytest.raises(RuntimeError, match="1 of 2 sources .*'bad'.*out of memory"):
-            train_sources(sources, TUNER, **arguments)
+            train_sources(sources, CLASSIFIER, **arguments)
     before = next(tmp_path.glob("good*.safetensors")).stat().st_mtime_ns
-    catalog = train_sources(sources, TUNER, **arguments)
+    catalog = train_sources(sources, CLASSIFIER, **arguments)
     assert catalog.names == ("good", "bad")
     assert Path(catalog[0].checkpoint).stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="epochs was 2, is 5"):
         train_sources(
             {"good": sources["good"]},
-            FineTuner(**{**TUNER.get_params(), "epochs": 5}),
+            NetworkClassifier(**{**CLASSIFIER.get_params(), "epochs": 5}),
             **arguments,
         )
 
@@ -530,15 +555,21 @@ def test_wrong_input_is_told_before_any_training(zoo, tmp_path):
     X, y = TARGETS["down"]
     bare = SourceCatalog.from_arrays([[1.0, 2.0]], sizes=[3], names=["bare"])
     cases = [
-        ((TARGETS, bare, TUNER), "'bare' must have a checkpoint"),
-        ((TARGETS, list(zoo), TUNER), "sources must be a SourceCatalog"),
-        (([X], zoo, TUNER), "targets must be a non-empty mapping"),
-        (({"t": X}, zoo, TUNER), r"targets\['t'\] must be \(X, y\)"),
-        (({"t": (X, y[:-1])}, zoo, TUNER), r"targets\['t'\].*inconsistent"),
-        (({"t": ("folder", y)}, zoo, TUNER), r"targets\['t'\].*got one path, folder"),
-        (({"t": (X, ["a", *["b"] * 39])}, zoo, TUNER), "'t' cannot be split"),
-        (({"t": (X, ["a"] * 40)}, zoo, TUNER), "two classes, got one: a"),
-        (({"t": (X, y, X, ["new"] * 40)}, zoo, TUNER), r"not in its .* got \['new'\]"),
+        ((TARGETS, bare, CLASSIFIER), "'bare' must have a checkpoint"),
+        ((TARGETS, list(zoo), CLASSIFIER), "sources must be a SourceCatalog"),
+        (([X], zoo, CLASSIFIER), "targets must be a non-empty mapping"),
+        (({"t": X}, zoo, CLASSIFIER), r"targets\['t'\] must be a Task, \(X, y\)"),
+        (({"t": (X, y[:-1])}, zoo, CLASSIFIER), r"targets\['t'\].*inconsistent"),
+        (
+            ({"t": ("folder", y)}, zoo, CLASSIFIER),
+            r"targets\['t'\].*nothing there: folder",
+        ),
+        (({"t": (X, ["a", *["b"] * 39])}, zoo, CLASSIFIER), "'t' cannot be split"),
+        (({"t": (X, ["a"] * 40)}, zoo, CLASSIFIER), "two classes, got one: a"),
+        (
+            ({"t": (X, y, X, ["new"] * 40)}, zoo, CLASSIFIER),
+            r"not in the training part, got \['new'\]",
+        ),
     ]
     for (targets, sources, tuner), told in cases:
         with pytest.raises(ValueError, match=told):
@@ -546,18 +577,20 @@ def test_wrong_input_is_told_before_any_training(zoo, tmp_path):
     for scoring, told in [("acuracy", "acuracy"), (["f1"], "name of one scorer")]:
         with pytest.raises(ValueError, match=told):
             measure_improvement(
-                TARGETS, zoo, TUNER, folder=tmp_path / "no", scoring=scoring
+                TARGETS, zoo, CLASSIFIER, folder=tmp_path / "no", scoring=scoring
             )
-    with pytest.raises(ValueError, match=r"\(X, y\) or \(X, y, X_test, y_test\)"):
-        sources = {"s": (X, y, y)}
-        train_sources(sources, TUNER, embedder=EMBEDDER, folder=tmp_path / "no")
+    with pytest.raises(ValueError, match=r"sources\['s'\] must be a Task.*length 5"):
+        sources = {"s": (X, y, y, y, y)}
+        train_sources(sources, CLASSIFIER, embedder=EMBEDDER, folder=tmp_path / "no")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="folder must be a folder, got the file"):
-        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "file")
+        measure_improvement(TARGETS, zoo, CLASSIFIER, folder=tmp_path / "file")
     with pytest.raises(ValueError, match=r"got 2; pass range\(2\)"):
-        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "no", seeds=2)
+        measure_improvement(TARGETS, zoo, CLASSIFIER, folder=tmp_path / "no", seeds=2)
     with pytest.raises(ValueError, match="seeds must be a sequence of different"):
-        measure_improvement(TARGETS, zoo, TUNER, folder=tmp_path / "no", seeds=(0, 0))
+        measure_improvement(
+            TARGETS, zoo, CLASSIFIER, folder=tmp_path / "no", seeds=(0, 0)
+        )
     assert not (tmp_path / "no").exists()
 
 
@@ -565,7 +598,7 @@ def test_scorers_are_told_apart(zoo, tmp_path):
     target, source = {"down": TARGETS["down"]}, zoo[["s0"]]
     arguments = dict(folder=tmp_path, verbose=0)
     result = measure_improvement(
-        target, source, TUNER, scoring=make_scorer(lambda a, b: 0.25), **arguments
+        target, source, CLASSIFIER, scoring=make_scorer(lambda a, b: 0.25), **arguments
     )
     assert result.performances.loc["down", "s0"] == 0.25
     for other in [
@@ -575,7 +608,7 @@ def test_scorers_are_told_apart(zoo, tmp_path):
         "balanced_accuracy",
     ]:
         with pytest.raises(ValueError, match="scoring was"):
-            measure_improvement(target, source, TUNER, scoring=other, **arguments)
+            measure_improvement(target, source, CLASSIFIER, scoring=other, **arguments)
     described = [
         describe(make_scorer(fbeta_score, beta=beta, pos_label="thin"))
         for beta in (1, 1, 2)
@@ -586,12 +619,12 @@ def test_scorers_are_told_apart(zoo, tmp_path):
 
 def test_a_performance_that_is_no_number_is_a_failure(zoo, tmp_path):
     with pytest.warns(
-        UserWarning, match="2 of 2 cells failed.*must be finite, got nan"
+        FailedCellsWarning, match="2 of 2 cells failed.*must be finite, got nan"
     ):
         result = measure_improvement(
             {"down": TARGETS["down"]},
             zoo[["s0"]],
-            TUNER,
+            CLASSIFIER,
             folder=tmp_path,
             scoring=make_scorer(lambda a, b: np.nan),
             verbose=0,
@@ -612,17 +645,20 @@ def test_equal_means_are_equal():
         for i, p in enumerate(performances)
     ]
     pd = pytest.importorskip("pandas")
-    result = ground_truth._summarize(pd, records, ["t"], ["s0", "s1"])
+    result = tables_of(pd, records, ["t"], ["s0", "s1"])
     assert result.improvements.loc["t", "s0"] == result.improvements.loc["t", "s1"]
 
 
-def test_random_weights_share_architecture_and_size_of_the_sources(zoo, tmp_path):
+def test_random_weights_share_the_size_of_the_sources(zoo, tmp_path):
     """The checkpoints were trained at 8 pixels; so is M(t, ∅), though not told to."""
-    tuner = FineTuner(**{**TUNER.get_params(), "image_size": None, "backbone": None})
+    classifier = clone(CLASSIFIER).set_params(image_size=None)
     target = {"across": TARGETS["across"]}
-    result = measure_improvement(target, zoo, tuner, folder=tmp_path, verbose=0)
+    result = measure_improvement(target, zoo, classifier, folder=tmp_path, verbose=0)
     assert result.records["protocol"][0]["image_size"] == 8
     assert result.baseline["across"] == by_hand(zoo, "across", None, 0)
+
+
+def test_random_weights_of_another_architecture_than_all_sources(zoo, tmp_path):
     other = SourceCatalog.from_arrays(
         zoo.embeddings,
         sizes=zoo.sizes,
@@ -630,17 +666,48 @@ def test_random_weights_share_architecture_and_size_of_the_sources(zoo, tmp_path
         checkpoints=[source.checkpoint for source in zoo],
         architectures="resnet18",
     )
-    with pytest.raises(ValueError, match="backbone was 'small_resnet', is 'resnet18'"):
-        measure_improvement(target, other, tuner, folder=tmp_path, verbose=0)
+    message = r"got 'small_resnet' and sources of 'resnet18'; pass NetworkClassifier"
+    with pytest.raises(ValueError, match=message):
+        measure_improvement(TARGETS, other, CLASSIFIER, folder=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_published_names_are_told_apart(tmp_path):
+    """They are opened when a cell is measured; here none can be downloaded."""
+    records = []
+    for name in ("IMAGENET1K_V1", "IMAGENET1K_V2"):
+        zoo = SourceCatalog(
+            [Source("imagenet", architecture="small_resnet", checkpoint=name)]
+        )
+        target = {"across": TARGETS["across"]}
+        with pytest.warns(FailedCellsWarning, match="1 of 2 cells failed.*imagenet"):
+            result = measure_improvement(
+                target, zoo, CLASSIFIER, folder=tmp_path / name, verbose=0
+            )
+        records.append(result.records.set_index("source")["checkpoint"]["imagenet"])
+    assert records == ["small_resnet:IMAGENET1K_V1", "small_resnet:IMAGENET1K_V2"]
+
+
+def test_a_start_from_a_file_is_part_of_the_protocol(zoo, tmp_path):
+    """By what it holds, not by its name."""
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(Path(zoo[0].checkpoint).read_bytes())
+    classifier = clone(CLASSIFIER).set_params(weights=start)
+    target, source = {"across": TARGETS["across"]}, zoo[["s1"]]
+    arguments = dict(folder=tmp_path / "out", verbose=0)
+    measure_improvement(target, source, classifier, **arguments)
+    start.write_bytes(Path(zoo[1].checkpoint).read_bytes())
+    with pytest.raises(ValueError, match="weights was"):
+        measure_improvement(target, source, classifier, **arguments)
 
 
 def test_without_locks_work_goes_on(zoo, tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOSYS, "not here")
 
-    monkeypatch.setattr(_jobs.fcntl, "flock", no_locks)
+    monkeypatch.setattr(_workers.fcntl, "flock", no_locks)
     result = measure_improvement(
-        {"down": TARGETS["down"]}, zoo[["s0"]], TUNER, folder=tmp_path, verbose=0
+        {"down": TARGETS["down"]}, zoo[["s0"]], CLASSIFIER, folder=tmp_path, verbose=0
     )
     assert np.isfinite(result.improvements).all(axis=None)
 
@@ -648,9 +715,9 @@ def test_without_locks_work_goes_on(zoo, tmp_path, monkeypatch):
 def test_a_lost_checkpoint_is_made_again(tmp_path):
     sources = {"good": stripes(20, 0, 0)}
     arguments = dict(embedder=EMBEDDER, folder=tmp_path, verbose=0)
-    first = train_sources(sources, TUNER, **arguments)
+    first = train_sources(sources, CLASSIFIER, **arguments)
     Path(first[0].checkpoint).unlink()
-    second = train_sources(sources, TUNER, **arguments)
+    second = train_sources(sources, CLASSIFIER, **arguments)
     assert Path(second[0].checkpoint).exists() and second == first
 
 
@@ -665,7 +732,7 @@ def test_multilabel_targets(zoo, tmp_path):
             "grouped": (X, indicator, groups),
         },
         zoo,
-        TUNER,
+        CLASSIFIER,
         folder=tmp_path,
         verbose=0,
     )
@@ -674,8 +741,8 @@ def test_multilabel_targets(zoo, tmp_path):
     assert np.isfinite(performances).all(axis=None)
 
 
-def test_files_are_read_once_for_all_cells(zoo, tmp_path, monkeypatch):
-    """And the performances are those of the files."""
+def test_files_are_targets(zoo, tmp_path):
+    """Split by their number, or given in parts; also as a Series of any index."""
     X, y = stripes(40, 1, 4)
     rng = np.random.default_rng(0)
     paths = []
@@ -683,43 +750,24 @@ def test_files_are_read_once_for_all_cells(zoo, tmp_path, monkeypatch):
         rows, columns = rng.integers(8, 30, 2)
         paths.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(image).resize((columns, rows)).save(paths[-1])
-    read, counted = _images._read_file, []
-    monkeypatch.setattr(
-        _images,
-        "_read_file",
-        lambda path, side: counted.append(path) or read(path, side),
-    )
     series = pd.Series(paths, index=range(100, 140))
     targets = {
-        "split": (paths, y),
+        "split": (series, y),
         "given": (series[:30], y[:30], series[30:], y[30:]),
     }
-    settings = dict(folder=tmp_path / "out", seeds=(0, 1), verbose=0)
-    result = measure_improvement(targets, zoo, TUNER, **settings)
-    assert len(counted) == 2 * len(paths)
-    measure_improvement(targets, zoo, TUNER, **settings)
-    assert len(counted) == 2 * len(paths)  # nothing to do, nothing to read
-    tuner = clone(TUNER).set_params(source="s1", sources=zoo, random_state=1)
-    expected = tuner.fit(paths[:30], y[:30]).score(paths[30:], y[30:])
-    records = result.records.set_index(["target", "source", "seed"])
-    assert records.loc[("given", "s1", 1), "performance"] == expected
-
-
-def test_files_that_would_fill_the_memory_are_read_by_each_cell(
-    zoo, tmp_path, monkeypatch
-):
-    X, y = stripes(40, 1, 4)
-    for i, image in enumerate(X):
-        Image.fromarray(image).save(tmp_path / f"{i}.png")
-    targets = {"t": ([str(tmp_path / f"{i}.png") for i in range(40)], y)}
-    tables = {}
-    for limit in (10**9, 1000):
-        monkeypatch.setattr(ground_truth, "_BYTES_READ_ONCE", limit)
-        folder = tmp_path / str(limit)
-        tables[limit] = measure_improvement(
-            targets, zoo, TUNER, folder=folder, verbose=0
-        ).performances
-    assert tables[1000].equals(tables[10**9])
+    settings = dict(folder=tmp_path / "out", seeds=(1,), verbose=0)
+    result = measure_improvement(targets, zoo, CLASSIFIER, **settings)
+    classifier = clone(CLASSIFIER).set_params(
+        weights=zoo["s1"].checkpoint, random_state=1
+    )
+    expected = classifier.fit(paths[:30], y[:30]).score(paths[30:], y[30:])
+    assert result.performances.loc["given", "s1"] == expected
+    train, test = train_test_split(
+        np.arange(40), test_size=0.2, stratify=y, random_state=1
+    )
+    classifier.fit([paths[i] for i in train], y[train])
+    expected = classifier.score([paths[i] for i in test], y[test])
+    assert result.performances.loc["split", "s1"] == expected
 
 
 def test_torch_datasets_are_targets(zoo, tmp_path):
@@ -732,9 +780,22 @@ def test_torch_datasets_are_targets(zoo, tmp_path):
         def __getitem__(self, i):
             return X[30 + i][: 8 + i % 3]  # of different sizes
 
-    target = {"t": (X[:30], y[:30], Images(), y[30:])}
-    result = measure_improvement(target, zoo, TUNER, folder=tmp_path, verbose=0)
+    class Pairs(Images):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return X[i], y[i]
+
+    targets = {
+        "given": (X[:30], y[:30], Images(), y[30:]),
+        "pairs": Task.from_dataset(Pairs()),
+        "arrays": (X, y),
+    }
+    result = measure_improvement(targets, zoo, CLASSIFIER, folder=tmp_path, verbose=0)
     assert np.isfinite(result.improvements).all(axis=None)
+    performances = result.performances
+    assert performances.loc["pairs"].equals(performances.loc["arrays"])
 
 
 def test_files_that_cannot_be_read_fail_their_cells_alone(zoo, tmp_path):
@@ -742,9 +803,11 @@ def test_files_that_cannot_be_read_fail_their_cells_alone(zoo, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     targets = {"good": (X, y), "bad": ([str(broken)] * 40, y)}
-    with pytest.warns(UserWarning, match="3 of 6 cells failed.*must be readable"):
+    with pytest.warns(
+        FailedCellsWarning, match="3 of 6 cells.*must be readable"
+    ):
         result = measure_improvement(
-            targets, zoo, TUNER, folder=tmp_path / "out", verbose=0
+            targets, zoo, CLASSIFIER, folder=tmp_path / "out", verbose=0
         )
     assert result.improvements.loc["good"].notna().all()
     assert result.improvements.loc["bad"].isna().all()

@@ -1,18 +1,19 @@
 """Under which settings, and on which data, something was measured."""
 
-import hashlib
 import json
+import os
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
 
 import joblib
 import numpy as np
 
-from sklearn_p2l._jobs import read_record
-from sklearn_p2l.datasets import content_key
+from sklearn_p2l._files import hash_file
+from sklearn_p2l.ground_truth._records import read_record
+from sklearn_p2l.samples import content_key
 
 # What a protocol does not consist of: which cell it is, and where it is computed.
-_NOT_PROTOCOL = ("selector", "sources", "source", "random_state", "device", "verbose")
+_NOT_PROTOCOL = ("random_state", "device", "verbose")
 
 
 def content_of(task):
@@ -25,21 +26,21 @@ def content_of(task):
     return joblib.hash((keys, labels))
 
 
-def hash_file(path):
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()[:32]
-
-
-def describe_tuner(tuner):
-    settings = tuner.get_params(deep=False)
-    return {k: describe(v) for k, v in settings.items() if k not in _NOT_PROTOCOL}
+def describe_estimator(estimator):
+    """The settings of a training, as JSON can hold them."""
+    settings = estimator.get_params(deep=False)
+    described = {k: describe(v) for k, v in settings.items() if k not in _NOT_PROTOCOL}
+    for name in ("backbone", "weights"):  # a file is what it holds
+        value = settings.get(name)
+        if isinstance(value, (str, os.PathLike)) and os.path.isfile(value):
+            described[name] = hash_file(value)[:32]
+    return described
 
 
 def describe(value):
     """A setting as JSON can hold it, the same in every process."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, partial):
         return describe([value.func, *value.args, value.keywords])
     if isinstance(value, (FunctionType, BuiltinFunctionType, type)):

@@ -1,0 +1,90 @@
+"""What a job does: one training, judged."""
+
+import warnings
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+
+from sklearn_p2l._compat import _safe_indexing, load_networks
+from sklearn_p2l.ground_truth._splits import split_task
+from sklearn_p2l.samples import take
+from sklearn_p2l.tuning import start_from
+
+
+def measure_cell(*, task, source, estimator, test_size, scoring, n_steps, known):
+    """Train M(t, s), or M(t, ∅) for source=None, and return its record."""
+    seed = known["seed"]
+    train, test = split_task(task, test_size, seed, "the target")
+    if train is None:
+        X, y, X_test, y_test = task.X, task.y, task.X_test, task.y_test
+    else:
+        X, y = take(task.X, train), _safe_indexing(task.y, train)
+        X_test, y_test = take(task.X, test), _safe_indexing(task.y, test)
+    estimator = clone(estimator).set_params(random_state=seed, verbose=0)
+    if source is not None:
+        start_from(estimator, source)
+    fit(estimator, X, y, n_steps)
+    return known | {
+        "performance": performance(estimator, scoring, X_test, y_test),
+        "n_train": len(y),
+        "n_test": len(y_test),
+        **training_record(estimator),
+    }
+
+
+def train_source(
+    *, name, task, estimator, checkpoint, random_state, scoring, n_steps, known
+):
+    """Train a source, write its weights, return its record."""
+    estimator = clone(estimator).set_params(random_state=random_state, verbose=0)
+    fit(estimator, task.X, task.y, n_steps)
+    source = estimator.to_source(name, checkpoint=checkpoint)
+    score = None
+    if task.X_test is not None:
+        score = performance(estimator, scoring, task.X_test, task.y_test)
+    return known | {
+        "performance": score,
+        "size": source.size,
+        "architecture": source.architecture,
+        "n_classes": source.n_classes,
+        **training_record(estimator),
+    }
+
+
+def fit(estimator, X, y, n_steps):
+    """Train for about so many steps, if not for the estimator's epochs."""
+    if n_steps is not None:
+        steps_per_epoch = -(-len(y) // estimator.batch_size)
+        estimator.set_params(epochs=max(1, round(n_steps / steps_per_epoch)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(X, y)
+    if estimator.interrupted_:  # what it had by then is no result
+        raise KeyboardInterrupt
+
+
+def performance(estimator, scoring, X, y):
+    value = float(check_scoring(estimator, scoring)(estimator, X, y))
+    if not np.isfinite(value):
+        raise ValueError(f"the performance must be finite, got {value}.")
+    return value
+
+
+def training_record(estimator):
+    return {
+        "epochs": len(estimator.history_),
+        "train_loss": estimator.history_[-1]["train_loss"],
+        "device": str(load_networks().choose_device(estimator.device)),
+    }
+
+
+def check_scoring_of(estimator, scoring):
+    """Check a scorer before anything is trained for it."""
+    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
+        raise ValueError(
+            "scoring must be the name of one scorer, a scorer or None, got "
+            f"{scoring!r}."
+        )
+    check_scoring(estimator, scoring)

@@ -1,0 +1,703 @@
+import functools
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from conftest import real_file, real_images
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from safetensors.numpy import load_file
+from scipy.special import softmax
+from sklearn import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import average_precision_score
+
+from sklearn_p2l import NetworkClassifier, SourceCatalog, Task, networks
+from sklearn_p2l.datasets import load_small_tasks
+from sklearn_p2l.networks import images as network_images
+from sklearn_p2l.networks import training
+from sklearn_p2l.tuning._targets import validation_part
+
+SETTINGS = dict(image_size=16, epochs=2, random_state=0)
+scratch = functools.partial(NetworkClassifier, "small_resnet", **SETTINGS)
+
+
+def test_networks_whose_modules_have_versions_can_be_kept(dark_and_light, tmp_path):
+    """MNASNet does not load a state dict without the version of its modules."""
+    X, y = dark_and_light
+    tuner = NetworkClassifier(
+        "mnasnet0_5", image_size=48, epochs=1, random_state=0
+    ).fit(X, y)
+    expected = tuner.predict_proba(X)
+    assert_allclose(pickle.loads(pickle.dumps(tuner)).predict_proba(X), expected)
+    path = tmp_path / "mnasnet.safetensors"
+    assert tuner.to_source("light", checkpoint=path).architecture == "mnasnet0_5"
+    again = NetworkClassifier(path, image_size=48, epochs=1).fit(X, y)
+    assert again.backbone_ == "mnasnet0_5"
+
+
+@pytest.fixture
+def digits():
+    return load_small_tasks().held_out_targets["digits_5_to_9"]
+
+
+def state_of(network):
+    return {k: v.clone() for k, v in network.model.state_dict().items()}
+
+
+def test_learns(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch(learning_rate=0.05, epochs=6, batch_size=4).fit(X[:20], y[:20])
+    assert tuner.score(X[20:], y[20:]) == 1
+    assert tuner.backbone_ == "small_resnet" and not tuner.interrupted_
+    assert [h["epoch"] for h in tuner.history_] == [1, 2, 3, 4, 5, 6]
+    losses = [h["train_loss"] for h in tuner.history_]
+    assert losses[-1] < losses[0] / 2
+    rates = [h["learning_rate"] for h in tuner.history_]
+    assert_allclose(rates, np.repeat([5e-2, 5e-3, 5e-4], 2))  # a step each third
+
+
+def test_outputs(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch().fit(X, y)
+    proba, margin = tuner.predict_proba(X), tuner.decision_function(X)
+    assert proba.shape == (40, 2) and margin.shape == (40,)
+    assert_allclose(proba.sum(axis=1), 1)
+    assert_allclose(proba[:, 1], 1 / (1 + np.exp(-margin)), rtol=1e-5)
+    assert_array_equal(tuner.classes_, ["dark", "light"])
+    assert_array_equal(tuner.predict(X), tuner.classes_[proba.argmax(axis=1)])
+    y3 = np.arange(40) % 3
+    tuner = scratch().fit(X, y3)
+    assert tuner.decision_function(X).shape == (40, 3)
+    expected = softmax(tuner.decision_function(X), axis=1)
+    assert_allclose(tuner.predict_proba(X), expected)
+
+
+def test_same_results_in_every_form_of_images(dark_and_light, tmp_path):
+    X, y = dark_and_light
+    paths = []
+    for i, image in enumerate(X):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    expected = scratch().fit(X, y).predict_proba(X)
+    for form in (
+        X / 255,
+        list(X),
+        paths,
+        [str(p) for p in paths],
+        np.array(paths, str),
+    ):
+        assert_array_equal(scratch().fit(form, y).predict_proba(form), expected)
+    mixed = [np.pad(X[0], ((0, 5), (0, 0), (0, 0))), *X[1:]]
+    assert scratch().fit(mixed, y).predict(mixed).shape == (40,)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([3, 7]),
+        np.array([-1.0, 2.0]),
+        np.array(["a", "b"], dtype=object),
+        np.array([True, False]),
+    ],
+    ids=lambda labels: labels.dtype.name,
+)
+def test_labels_of_any_type(dark_and_light, labels):
+    X, y = dark_and_light
+    tuner = scratch(learning_rate=0.05, epochs=6)
+    y = labels[(y == "light").astype(int)]
+    tuner.fit(X, y)
+    assert tuner.predict(X).dtype == labels.dtype
+    assert_array_equal(tuner.predict(X), y)
+    assert set(tuner.fit(X, y.tolist()).classes_) == set(labels.tolist())
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+def test_hundred_classes_and_classes_of_one(rng):
+    X = rng.integers(0, 256, size=(130, 16, 16), dtype=np.uint8)
+    y = np.concatenate([np.arange(100), rng.integers(0, 10, 30)])
+    tuner = scratch(early_stopping=True, validation_fraction=0.3).fit(X, y)
+    assert tuner.predict_proba(X).shape == (130, 100)
+    assert "validation_score" in tuner.history_[0]
+    with pytest.warns(UserWarning, match="No sample can be spared"):
+        every_class_once = scratch(early_stopping=True).fit(X[:100], y[:100])
+    assert "validation_loss" not in every_class_once.history_[0]
+
+
+@pytest.mark.parametrize(
+    "counts, fraction, n",
+    [([5] * 10, 0.1, 5), ([4] * 100, 0.1, 40), ([2, 2], 0.1, 1), ([90, 10], 0.2, 20)],
+)
+def testvalidation_part(counts, fraction, n, rng):
+    targets = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    part = validation_part(targets, fraction, np.random.RandomState(0))
+    assert len(part) == len(set(part)) == n
+    drawn = np.bincount(targets[part], minlength=len(counts))
+    assert (drawn < counts).all()
+    assert (np.abs(drawn - n * np.array(counts) / sum(counts)) < 1).all()
+    indicator = np.eye(3, dtype=int)
+    assert len(validation_part(indicator, 0.99, np.random.RandomState(0))) == 2
+
+
+@pytest.mark.parametrize(
+    "epochs, rates",
+    [(4, [1, 1, 0.1, 0.1]), (3, [1, 0.1, 0.01]), (2, [1, 0.1]), (1, [1])],
+)
+def test_step_schedule(dark_and_light, epochs, rates):
+    X, y = dark_and_light
+    tuner = scratch(epochs=epochs, learning_rate=0.01).fit(X, y)
+    measured = [h["learning_rate"] for h in tuner.history_]
+    assert_allclose(measured, np.array(rates) * 0.01)
+
+
+@pytest.mark.parametrize("n", [2, 3, 33])
+def test_no_batch_of_one(dark_and_light, n):
+    X, y = dark_and_light
+    y = np.arange(n) % 2
+    for batch_size in (1, 2, 32):
+        assert scratch(batch_size=batch_size).fit(X[:n], y).predict(X[:n]).shape == (n,)
+
+
+def test_deterministic_and_leaves_global_state_alone(dark_and_light):
+    X, y = dark_and_light
+    torch.manual_seed(7), np.random.seed(7)  # noqa: NPY002
+    legacy = np.random.get_state()[1]  # noqa: NPY002
+    before = torch.get_rng_state(), torch.get_num_threads(), legacy
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    one = scratch(augment="flip").fit(X, y)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+    assert_array_equal(np.random.get_state()[1], before[2])  # noqa: NPY002
+    assert flags == (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+    assert torch.is_grad_enabled()
+    torch.manual_seed(8)
+    other = scratch(augment="flip").fit(X, y)
+    for key in one.weights_:
+        assert_array_equal(one.weights_[key], other.weights_[key])
+    different = scratch(augment="flip", random_state=1).fit(X, y)
+    assert not np.array_equal(
+        one.weights_["fc.weight"], different.weights_["fc.weight"]
+    )
+
+
+def test_head_and_body_learning_rates(zoo, dark_and_light, monkeypatch):
+    """One step of plain gradient descent moves each part by its rate times gradient."""
+    X, y = dark_and_light
+    plain = dict(
+        weights=zoo["digits_0_to_4"].checkpoint,
+        momentum=0.0,
+        weight_decay=0.0,
+        batch_size=40,
+        **{**SETTINGS, "epochs": 2},
+    )
+    # The last layer starts at zero, so it takes a second step to move the body.
+    start = (
+        NetworkClassifier(**plain, body_learning_rate_multiplier=0).fit(X, y).weights_
+    )
+    before = load_file(zoo["digits_0_to_4"].checkpoint)
+    for key in before:
+        if not key.startswith("fc."):
+            assert_array_equal(start[key], before[key], err_msg=key)  # all of it frozen
+    moved = {}
+    for multiplier in (0.1, 0.2):
+        tuner = NetworkClassifier(
+            **plain, body_learning_rate_multiplier=multiplier
+        ).fit(X, y)
+        key = "body.0.weight"
+        moved[multiplier] = tuner.weights_[key] - before[key]
+        head = tuner.weights_["fc.weight"]
+        assert np.abs(head).max() > 0 and head.shape == (2, 64)
+    assert np.abs(moved[0.1]).max() > 0
+    assert_allclose(moved[0.2], 2 * moved[0.1], atol=1e-6)
+
+
+def test_random_weights_learn_at_the_full_rate(dark_and_light):
+    X, y = dark_and_light
+    low = scratch(body_learning_rate_multiplier=0.0).fit(X, y)
+    high = scratch(body_learning_rate_multiplier=1.0).fit(X, y)
+    assert_array_equal(low.weights_["body.0.weight"], high.weights_["body.0.weight"])
+
+
+def test_transfer_from_a_related_source_helps(zoo):
+    task = load_small_tasks().training_targets["digits"]  # other samples
+    few, known = task.y < 5, task.y_test < 5
+    X, y = task.X[few][:20], task.y[few][:20]
+    settings = {**SETTINGS, "epochs": 20, "learning_rate": 0.05, "batch_size": 8}
+    starts = {None: None} | {source.name: source.checkpoint for source in zoo}
+    scores = {
+        name: NetworkClassifier(weights=start, **settings)
+        .fit(X, y)
+        .score(task.X_test[known], task.y_test[known])
+        for name, start in starts.items()
+    }
+    assert scores["digits_0_to_4"] > scores["flower_edges"]
+    assert scores["digits_0_to_4"] > scores[None]
+
+
+def test_persistence_in_a_fresh_process(zoo, digits, tmp_path):
+    X, start = digits.X, zoo["digits_0_to_4"].checkpoint
+    tuner = NetworkClassifier(weights=start, **SETTINGS).fit(digits)
+    joblib.dump((tuner, X), tmp_path / "tuner.joblib")
+    code = (
+        "import sys, joblib, numpy; t, X = joblib.load(sys.argv[1]);"
+        "assert 'torch' not in sys.modules; numpy.save(sys.argv[2], t.predict_proba(X))"
+    )
+    out = tmp_path / "p.npy"
+    command = [sys.executable, "-c", code, tmp_path / "tuner.joblib", out]
+    subprocess.run(command, check=True)
+    assert_array_equal(np.load(out), tuner.predict_proba(X))
+    assert all(isinstance(w, np.ndarray) for w in tuner.weights_.values())
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_interrupted_training_is_not_lost(dark_and_light, monkeypatch, early_stopping):
+    X, y = dark_and_light
+    batches = training._shuffled_batches
+    calls = []
+
+    def interrupt(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return batches(*args)
+
+    monkeypatch.setattr(training, "_shuffled_batches", interrupt)
+    tuner = scratch(epochs=10, learning_rate=0.05, early_stopping=early_stopping)
+    with pytest.warns(ConvergenceWarning, match="after 3 of 10 epochs"):
+        tuner.fit(X, y)
+    assert len(tuner.history_) == 3
+    monkeypatch.undo()
+    if not early_stopping:
+        # as if it had been asked for three epochs with the same schedule
+        three = scratch(epochs=3, learning_rate=0.05, step_size=1.0).fit(X, y)
+        assert_array_equal(tuner.predict_proba(X), three.predict_proba(X))
+    assert tuner.predict(X).shape == (40,)
+
+
+def test_early_stopping_returns_to_the_best_epoch(dark_and_light, rng):
+    X, y = dark_and_light
+    noise = rng.permutation(y)  # nothing to learn, so validation soon gets worse
+    settings = dict(learning_rate=0.1, gamma=1.0, early_stopping=True)
+    tuner = scratch(epochs=40, n_iter_no_change=3, validation_fraction=0.3, **settings)
+    tuner.fit(X, noise)
+    assert tuner.n_samples_ == 28  # of 40, less 30 %
+    losses = [h["validation_loss"] for h in tuner.history_]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 3 < 40
+    again = scratch(
+        epochs=best + 1, n_iter_no_change=3, validation_fraction=0.3, **settings
+    )
+    again.fit(X, noise)
+    assert_array_equal(tuner.predict_proba(X), again.predict_proba(X))
+
+
+def test_class_weight():
+    """Of equal images only the weighted shares of the classes can be learned."""
+    X = np.full((60, 16, 16), 100, np.uint8)
+    y = np.repeat([0, 1], [50, 10])
+    settings = dict(epochs=30, batch_size=20, learning_rate=0.1)
+    tuners = {
+        str(weight): scratch(class_weight=weight, **settings).fit(X, y)
+        for weight in (None, "balanced", {0: 1.0, 1: 5.0})
+    }
+    share = {name: t.predict_proba(X)[:, 1].mean() for name, t in tuners.items()}
+    assert_allclose(share["None"], 10 / 60, atol=0.02)
+    assert_allclose(share["balanced"], 0.5, atol=0.02)
+    # the loss is normalised by the weights, so only their ratio counts
+    one, other = (tuners[name] for name in ("balanced", "{0: 1.0, 1: 5.0}"))
+    assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-2)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_multilabel(dark_and_light, sparse):
+    X, y = dark_and_light
+    Y = np.column_stack([y == "dark", y == "light", np.zeros(40, bool)]).astype(int)
+    given = Y
+    if sparse:
+        given = pytest.importorskip("scipy.sparse").csr_array(Y)
+    tuner = scratch(epochs=8, learning_rate=0.1, early_stopping=not sparse).fit(
+        X, given
+    )
+    proba = tuner.predict_proba(X)
+    assert proba.shape == (40, 3) and tuner.predict(X).shape == (40, 3)
+    assert_array_equal(tuner.predict(X), proba > 0.5)
+    expected = average_precision_score(Y, proba, average="micro")
+    assert_allclose(tuner.score(X, given), expected)
+    assert expected > 0.9
+    with pytest.raises(ValueError, match="class_weight must be None"):
+        scratch(class_weight="balanced").fit(X, Y)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "auto"])
+def test_mixed_precision_learns_the_same(dark_and_light, precision):
+    X, y = dark_and_light
+    settings = dict(learning_rate=0.05, epochs=6)
+    rough = scratch(precision=precision, **settings).fit(X, y)
+    exact = scratch(**settings).fit(X, y)
+    assert_allclose(rough.predict_proba(X), exact.predict_proba(X), atol=0.1)
+    assert all(
+        w.dtype == np.float32 for k, w in rough.weights_.items() if "num" not in k
+    )
+
+
+def test_augmentation(rng):
+    torch.manual_seed(0)
+    batch = torch.from_numpy(rng.integers(0, 256, (64, 3, 16, 16), dtype=np.uint8))
+    assert training._augment(batch, None) is batch
+    shifted = training._augment(batch, "shift")
+    assert shifted.shape == batch.shape and shifted.dtype == torch.uint8
+    inner = shifted[..., 4:12, 4:12]
+    places = [
+        (top, left)
+        for top in range(2, 7)
+        for left in range(2, 7)
+        if torch.equal(inner, batch[..., top : top + 8, left : left + 8])
+    ]
+    assert len(places) == 1
+    constant = (
+        torch.arange(64, dtype=torch.uint8).view(64, 1, 1, 1).expand(64, 3, 16, 16)
+    )
+    assert torch.equal(training._augment(constant, "flip"), constant)
+
+
+def test_to_source_and_back(zoo, digits, tmp_path):
+    X, y = digits.X, digits.y
+    source = zoo["digits_0_to_4"]
+    assert (source.size, source.n_classes, source.architecture) == (
+        300,
+        5,
+        "small_resnet",
+    )
+    tuner = NetworkClassifier(weights=source.checkpoint, **SETTINGS).fit(X, y)
+    path = tmp_path / "new" / "five.safetensors"
+    made = tuner.to_source("five", embedding=source.embedding, checkpoint=path, size=7)
+    assert made.size == 7 and made.n_classes == 5 and made.fingerprint is None
+    assert tuner.to_source("four", checkpoint=path, columns={"a": 2}).columns["a"] == 2
+    stored = load_file(path)
+    assert stored.keys() == tuner.weights_.keys()
+    for key, value in stored.items():
+        assert_array_equal(value, tuner.weights_[key])
+    again = NetworkClassifier(path, epochs=1).fit(X, y)
+    assert again.image_size_ == 16 and again.backbone_ == "small_resnet"
+    zoo.append(made).save(tmp_path / "zoo", copy_checkpoints=True)
+    loaded = SourceCatalog.load(tmp_path / "zoo")["five"]
+    one, other = (
+        NetworkClassifier(weights=start, **SETTINGS).fit(X, y)
+        for start in (path, loaded.checkpoint)
+    )
+    assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    with pytest.raises(ValueError, match="ending in '.safetensors'"):
+        tuner.to_source("x", checkpoint=tmp_path / "x.pt")
+    with pytest.raises(NotFittedError):
+        scratch().to_source("x", checkpoint=tmp_path / "x.safetensors")
+
+
+def test_mismatch_of_architecture_and_checkpoint(zoo, digits):
+    start = zoo["digits_0_to_4"].checkpoint
+    wrong = NetworkClassifier("resnet18", weights=start, **SETTINGS)
+    message = "missing: bn1.bias.*unexpected: body.0.weight"
+    with pytest.raises(ValueError, match=message):
+        wrong.fit(digits)
+
+
+def test_fine_tuning_a_torchvision_network(dark_and_light, tmp_path):
+    X, y = dark_and_light
+    path = tmp_path / "r18.safetensors"
+    first = NetworkClassifier("resnet18", **{**SETTINGS, "image_size": 32}).fit(X, y)
+    first.to_source("r18", checkpoint=path)
+    tuner = NetworkClassifier("resnet18", weights=path, epochs=1).fit(X, y)
+    assert tuner.image_size_ == 32  # as the checkpoint says
+    assert tuner.predict(X).shape == (40,)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(backbone="resnet19"), "did you mean"),
+        (dict(weights="DEFAULT"), "no published weights"),
+        (dict(device="tpu9"), "device must be"),
+        (dict(class_weight={"dark": 1.0, "grey": 2.0}), "classes"),
+    ],
+)
+def test_what_cannot_be_trained(arguments, message, dark_and_light):
+    with pytest.raises(ValueError, match=message):
+        NetworkClassifier(**arguments).fit(*dark_and_light)
+
+
+@pytest.mark.parametrize(
+    "y, message",
+    [
+        (np.zeros(40), "at least two classes, got one"),
+        (np.zeros(39), "inconsistent numbers of samples"),
+        (np.linspace(0, 1, 40), "Unknown label type: continuous"),
+        (np.full(40, np.nan), "label for every sample, got NaN"),
+        ([None, *["a", "b"] * 19, "b"], "label for every sample, got NaN or None"),
+        (None, "requires y to be passed"),
+    ],
+)
+def test_bad_labels(dark_and_light, y, message):
+    X, _ = dark_and_light
+    with pytest.raises(ValueError, match=message):
+        scratch().fit(X, y)
+
+
+def test_bad_images_are_named(dark_and_light):
+    X, y = dark_and_light
+    bad = X / 255
+    bad[11, 3, 3, 0] = np.nan
+    with pytest.raises(ValueError, match="image 11 must be finite"):
+        scratch().fit(bad, y)
+    tuner = scratch().fit(X, y)
+    with pytest.raises(ValueError, match="image 11 must be finite"):
+        tuner.predict(bad)
+
+
+def test_divergence_of_training_is_an_error(dark_and_light):
+    X, y = dark_and_light
+    with pytest.raises(ValueError, match="diverged"):  # in the last step of all
+        scratch(learning_rate=1e38, epochs=1, batch_size=100).fit(X, y).predict(X)
+    with pytest.raises(ValueError, match="diverged.*smaller learning_rate"):
+        scratch(learning_rate=1e20, epochs=5).fit(X, y)
+
+
+def test_an_epoch_without_finite_loss_is_never_the_best(dark_and_light, monkeypatch):
+    X, y = dark_and_light
+    original, calls = training.predict_logits, []
+
+    def first_is_nan(*args):
+        calls.append(1)
+        return original(*args) * (np.nan if len(calls) == 1 else 1)
+
+    monkeypatch.setattr(training, "predict_logits", first_is_nan)
+    settings = dict(early_stopping=True, epochs=4, learning_rate=0.05)
+    tuner = scratch(n_iter_no_change=2, **settings).fit(X, y)
+    assert np.isnan(tuner.history_[0]["validation_loss"])
+    assert len(tuner.history_) > 2
+
+
+def test_class_of_weight_zero(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch(class_weight={"dark": 0.0, "light": 1.0}, batch_size=2).fit(X, y)
+    assert set(tuner.predict(X)) == {"light"}
+
+
+def test_missing_labels_of_pandas(dark_and_light):
+    pd = pytest.importorskip("pandas")
+    X, y = dark_and_light
+    series = pd.Series(y, index=range(100, 140), dtype="string")
+    assert set(scratch().fit(X, series).classes_) == {"dark", "light"}
+    series.iloc[3] = pd.NA
+    with pytest.raises(ValueError, match="label for every sample"):
+        scratch().fit(X, series)
+
+
+def test_as_many_images_as_the_length_says(dark_and_light):
+    X, y = dark_and_light
+
+    class Liar:
+        def __init__(self, n):
+            self.n = n
+
+        def __len__(self):
+            return self.n
+
+        def __iter__(self):
+            return iter(X)
+
+    for n in (39, 41):
+        with pytest.raises(ValueError, match=f"its length says, {n}, got 40"):
+            scratch().fit(Liar(n), [*y, "dark"][:n])
+
+
+def test_a_failed_refit_leaves_nothing_half_fitted(dark_and_light):
+    X, y = dark_and_light
+    tuner = scratch().fit(X, y)
+    before = tuner.predict_proba(X)
+    with pytest.raises(ValueError, match="at least two classes"):
+        tuner.fit(X, np.zeros(40))
+    assert_array_equal(tuner.predict_proba(X), before)
+    assert set(tuner.predict(X)) <= {"dark", "light"}
+    bad = X / 255
+    bad[3] = np.nan
+    with pytest.raises(ValueError, match="image 3"):
+        tuner.fit(bad, np.arange(40) % 5)
+    with pytest.raises(NotFittedError):
+        tuner.predict(X)
+
+
+def test_unfitted():
+    for method in ("predict", "predict_proba", "decision_function"):
+        with pytest.raises(NotFittedError):
+            getattr(scratch(), method)(np.zeros((2, 16, 16), np.uint8))
+    with pytest.raises(NotFittedError):
+        scratch().score(np.zeros((2, 16, 16), np.uint8), [0, 1])
+
+
+def test_progress(dark_and_light, capsys):
+    X, y = dark_and_light
+    scratch(verbose=1).fit(X, y)
+    assert "training small_resnet" in capsys.readouterr().err
+
+
+def test_large_inputs_go_to_a_file(dark_and_light, monkeypatch):
+    X, y = dark_and_light
+    expected = scratch().fit(X, y).predict_proba(X)
+    monkeypatch.setattr(network_images, "_IN_MEMORY_BYTES", 1000)
+    made, mapped = [], np.memmap
+    monkeypatch.setattr(
+        network_images.np, "memmap", lambda *a, **k: made.append(1) or mapped(*a, **k)
+    )
+    assert_array_equal(scratch().fit(X, y).predict_proba(X), expected)
+    assert made == [1]
+
+
+@pytest.mark.slow
+def test_imagenet_beats_no_transfer_on_vegetables():
+    """Real photographs: 220 of 22 kinds of vegetables, from a real ImageNet network."""
+    X, y, _ = real_images("grocery_vegetables")
+    settings = dict(
+        image_size=64,
+        epochs=10,
+        learning_rate=0.002,
+        random_state=0,
+    )
+    order = np.random.default_rng(0).permutation(len(X))
+    train, test = order[:220], order[220:520]
+    start = real_file("models", "squeezenet1_1.safetensors")
+    related, none = (
+        NetworkClassifier("squeezenet1_1", weights=weights, **settings).fit(
+            X[train], y[train]
+        )
+        for weights in (start, None)
+    )
+    assert related.score(X[test], y[test]) > 0.5
+    assert related.score(X[test], y[test]) > none.score(X[test], y[test]) + 0.2
+
+
+@pytest.mark.parametrize("name", ["small_resnet", "squeezenet1_1"])
+def test_a_frozen_body_is_passed_once(name, dark_and_light, tmp_path, monkeypatch):
+    """And the head learns what it would learn behind the whole network."""
+    X, y = dark_and_light
+    settings = dict(image_size=32, epochs=3, random_state=0, batch_size=8)
+    network = networks.open_network(name, weights=None, image_size=32)
+    path = tmp_path / "source.safetensors"
+    networks.write_checkpoint(
+        path, networks.get_weights(network.model), network.metadata
+    )
+    tuner = NetworkClassifier(
+        name,
+        weights=path,
+        body_learning_rate_multiplier=0,
+        early_stopping=True,
+        validation_fraction=0.2,
+        **settings,
+    )
+    passes = []
+    forward = network_images.ImageNetwork.forward_features
+    monkeypatch.setattr(
+        network_images.ImageNetwork,
+        "forward_features",
+        lambda self, batch: passes.append(len(batch)) or forward(self, batch),
+    )
+    cached = clone(tuner).fit(X, y)
+    assert sum(passes) == 40 + 8  # the first batch is also tried
+    monkeypatch.setattr(training, "_gives_logits", lambda *args: False)
+    passes.clear()
+    whole = clone(tuner).fit(X, y)
+    assert not passes
+    assert_allclose(cached.predict_proba(X), whole.predict_proba(X), atol=1e-3)
+    for key, value in whole.weights_.items():
+        assert_allclose(cached.weights_[key], value, rtol=1e-3, atol=1e-4)
+    losses = [[r["validation_loss"] for r in t.history_] for t in (cached, whole)]
+    assert_allclose(*losses, rtol=1e-3)
+
+
+# -- samples and labels in the forms that users have
+
+
+def test_sample_weight(dark_and_light):
+    """A sample of weight 0 counts as if it were not there, but for its place."""
+    X = np.full((60, 16, 16), 100, np.uint8)
+    y = np.repeat([0, 1], [50, 10])
+    settings = dict(epochs=30, batch_size=20, learning_rate=0.1)
+    weight = np.where(y == 1, 5.0, 1.0)
+    weighted = scratch(**settings).fit(X, y, sample_weight=weight)
+    assert_allclose(weighted.predict_proba(X)[:, 1].mean(), 0.5, atol=0.02)
+    balanced = scratch(class_weight="balanced", **settings).fit(X, y)
+    assert_allclose(weighted.predict_proba(X), balanced.predict_proba(X), atol=1e-2)
+    X, y = dark_and_light
+    flipped = np.where(np.arange(40) < 8, y[::-1], y)
+    ignored = scratch(epochs=6, learning_rate=0.05).fit(
+        X, flipped, sample_weight=(np.arange(40) >= 8).astype(float)
+    )
+    assert ignored.score(X, y) == 1
+    for wrong, message in [(-np.ones(40), "egative"), (np.ones(39), "shape")]:
+        with pytest.raises(ValueError, match=message):
+            scratch().fit(X, y, sample_weight=wrong)
+
+
+def test_folders_of_classes(dark_and_light, tmp_path):
+    X, y = dark_and_light
+    for i, (image, label) in enumerate(zip(X, y)):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / label / f"{i:02}.png")
+    task = Task.from_folder(tmp_path)
+    by_folder = scratch().fit(tmp_path)
+    by_task = scratch().fit(task)
+    by_hand = scratch().fit(task.X, task.y)
+    expected = by_hand.predict_proba(task.X)
+    assert_array_equal(by_folder.predict_proba(tmp_path), expected)
+    assert_array_equal(by_task.predict_proba(str(tmp_path)), expected)
+    assert_array_equal(by_folder.predict_proba(task.X[3]), expected[3:4])
+    image = Image.open(task.X[3])
+    assert_array_equal(by_folder.predict_proba(image), expected[3:4])
+    assert_array_equal(by_folder.predict_proba(np.asarray(image)), expected[3:4])
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        scratch().fit(X)
+    with pytest.raises(ValueError, match="lie in the subfolder of its class"):
+        scratch().fit(tmp_path / "dark")
+
+
+def test_a_torch_dataset_brings_its_labels(dark_and_light):
+    X, y = dark_and_light
+
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return X[i], y[i]
+
+    expected = scratch().fit(X, y).predict_proba(X)
+    assert_array_equal(scratch().fit(Pairs()).predict_proba(Pairs()), expected)
+
+
+def test_a_column_of_paths(dark_and_light, tmp_path):
+    pd = pytest.importorskip("pandas")
+    X, y = dark_and_light
+    frame = pd.DataFrame({"path": [str(tmp_path / f"{i}.png") for i in range(40)]})
+    for path, image in zip(frame["path"], X):
+        Image.fromarray(image).save(path)
+    frame = frame.assign(label=y).sample(frac=1, random_state=0)
+    tuner = scratch().fit(frame["path"], frame["label"])
+    expected = scratch().fit(X[frame.index], y[frame.index]).predict_proba(X)
+    assert_array_equal(tuner.predict_proba(frame["path"].sort_index()), expected)
+    assert_array_equal(tuner.predict_proba(frame[["path"]].sort_index()), expected)
+
+
+def test_weights_of_squeezenet_never_load_into_another_function(dark_and_light):
+    """torchvision's own cuts the outputs of the last layer at 0."""
+    from torchvision.models import squeezenet1_1
+
+    X, y = dark_and_light
+    tuner = NetworkClassifier("squeezenet1_1", image_size=48, epochs=1, random_state=0)
+    tuner.fit(X, y)
+    state = {key: torch.from_numpy(value) for key, value in tuner.weights_.items()}
+    with pytest.raises(RuntimeError, match="Missing key.*classifier.1.weight"):
+        squeezenet1_1(num_classes=2).load_state_dict(state)
+    again = pickle.loads(pickle.dumps(tuner))
+    assert_allclose(again.predict_proba(X), tuner.predict_proba(X), rtol=1e-6)
