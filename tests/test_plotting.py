@@ -12,10 +12,21 @@ from scipy.spatial.distance import cdist
 from scipy.stats import rankdata, spearmanr
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_p2l import SourceCatalog, SourceSelector
+from sklearn_p2l import DatasetEmbedder, SourceCatalog, SourceSelector, Task
+from sklearn_p2l.embedding import Vectors
+from sklearn_p2l.exceptions import LearnedWeightWarning
+from sklearn_p2l.selection import (
+    ConstantRanking,
+    FixedSource,
+    LargestSource,
+    NearestSource,
+    NoTransfer,
+    RandomSource,
+)
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -75,6 +86,41 @@ def frame(y):
 def selector(X, S):
     catalog = SourceCatalog.from_arrays(S, sizes=SIZES, names=NAMES)
     return SourceSelector(catalog, metric="cityblock", k=-1.5).fit(X)
+
+
+class CountingEmbedder(DatasetEmbedder):
+    """An embedder that counts its calls."""
+
+    n_calls = 0
+
+    def transform(self, X):
+        self.n_calls += 1
+        return super().transform(X)
+
+
+@pytest.fixture
+def datasets(X):
+    """Ready features whose summaries are the rows of X, scaled."""
+    return [np.array([0.5 * x, 1.5 * x, x]) for x in X]
+
+
+@pytest.fixture
+def pipeline(datasets, selector, y):
+    pipeline = make_pipeline(CountingEmbedder(), SourceSelector(selector.sources))
+    pipeline.set_params(sourceselector__metric="cityblock", sourceselector__k=-1.5)
+    pipeline.fit(datasets, y)
+    pipeline[0].n_calls = 0
+    return pipeline
+
+
+def content(display):
+    """All numbers that are drawn."""
+    ax = display.ax_
+    bars = [[bar.get_x(), bar.get_y(), bar.get_width()] for bar in ax.patches]
+    points = [collection.get_offsets() for collection in ax.collections]
+    values = [c.get_array() for c in ax.collections if c.get_array() is not None]
+    arrays = [*(line.get_xydata() for line in ax.lines), *points, *values, bars]
+    return np.concatenate([np.asarray(array, float).ravel() for array in arrays])
 
 
 def oracle_terms(X, S, k):
@@ -180,16 +226,51 @@ def test_k_curve_from_estimator_learns_with_each_metric(selector, X, y, frame):
     ]
 
 
-def test_k_curve_silences_notes_on_k_alone(selector, X, S):
+class TalkativeSelector(SourceSelector):
+    """Warns of something else than the weight."""
+
+    def fit(self, X, y=None):
+        warnings.warn("something else", UserWarning, stacklevel=2)
+        return super().fit(X, y)
+
+
+def test_k_curve_silences_warnings_on_k_alone(selector, X, S):
     y = oracle_divergence(X, S)  # the more distant, the better
-    with pytest.warns(UserWarning) as record:
-        SourceSelector(selector.sources, metric="cityblock").fit(X, y)
-    assert len(record) == 2  # no bound, and positive
-    KCurveDisplay.from_estimator(selector, X, y)
     y[2] = 1.0
-    with pytest.warns(UserWarning) as record:
-        KCurveDisplay.from_estimator(selector, X, y)
-    assert len(record) == 1 and "1 of 6 targets do not help" in str(record[0].message)
+    with pytest.warns(LearnedWeightWarning) as record:
+        SourceSelector(selector.sources, metric="cityblock").fit(X, y)
+    assert len(record) == 3  # a target without a ranking, no bound, and positive
+    KCurveDisplay.from_estimator(selector, X, y)
+    talkative = TalkativeSelector(selector.sources, metric="cityblock")
+    with pytest.warns(UserWarning, match="something else") as record:
+        KCurveDisplay.from_estimator(talkative, X, y)
+    assert len(record) == 1
+
+
+def test_k_curve_of_a_pipeline_learns_from_its_vectors(pipeline, selector, X, y):
+    datasets = [np.array([x]) for x in X]
+    metrics = ["cityblock", "kl"]
+    expected = KCurveDisplay.from_estimator(selector, X, y, metrics=metrics)
+    unfitted = make_pipeline(pipeline[0], SourceSelector(selector.sources))
+    display = KCurveDisplay.from_estimator(unfitted, datasets, y, metrics=metrics)
+    assert pipeline[0].n_calls == 1
+    assert not hasattr(unfitted[-1], "k_")
+    assert_allclose(content(display), content(expected), atol=1e-9)
+    with pytest.raises(NotFittedError):
+        KCurveDisplay.from_estimator(
+            make_pipeline(DatasetEmbedder(), selector), datasets, y
+        )
+
+
+def test_k_curve_refuses_signs_before_embedding(y):
+    datasets = [np.array([[i - 3.0, 1.0, 2.0]]) for i in range(6)]
+    embedder = CountingEmbedder().fit(datasets)
+    catalog = SourceCatalog.from_arrays(np.eye(5, 3) + 1, sizes=SIZES, names=NAMES)
+    pipeline = make_pipeline(embedder, SourceSelector(catalog, metric="cityblock"))
+    with pytest.raises(ValueError, match="have a sign"):
+        KCurveDisplay.from_estimator(pipeline, datasets, y, metrics=["cosine", "js"])
+    assert embedder.n_calls == 0
+    KCurveDisplay.from_estimator(pipeline, datasets, y, metrics=["cosine"])
 
 
 @pytest.mark.parametrize(
@@ -267,6 +348,7 @@ def test_picks_from_estimators(selector, X, S, y, frame):
     alone = PicksDisplay.from_estimator(selector, X, frame)
     assert list(alone.picks) == ["SourceSelector"]
     assert_array_equal(alone.lines_[0].get_xydata(), display.lines_[0].get_xydata())
+    assert list(PicksDisplay.from_estimator(pipeline, X, y).picks) == ["SourceSelector"]
     same = PicksDisplay.from_predictions(
         y, {name: e.decision_function(X) for name, e in estimators.items()}
     )
@@ -274,12 +356,20 @@ def test_picks_from_estimators(selector, X, S, y, frame):
         assert_array_equal(a.get_xydata(), b.get_xydata())
 
 
+def test_picks_matches_the_columns_of_each_estimator(selector, X, frame):
+    names = NAMES[::-1]
+    other = SourceSelector(selector.sources[names], metric="cityblock", k=-1.5).fit(X)
+    display = PicksDisplay.from_estimator({"a": selector, "b": other}, X, frame)
+    a, b = display.lines_
+    assert_array_equal(a.get_xydata(), b.get_xydata())
+
+
 def test_picks_refuses():
     with pytest.raises(ValueError, match="same shape"):
         PicksDisplay.from_predictions([[1, 2]], [[1, 2, 3]])
     with pytest.raises(ValueError, match="at least two measured sources"):
         PicksDisplay.from_predictions([[1, np.nan]], [[1, 2]])
-    with pytest.raises(ValueError, match="at least one matrix"):
+    with pytest.raises(ValueError, match="at least one ranker"):
         PicksDisplay.from_predictions([[1, 2]], {})
 
 
@@ -290,44 +380,153 @@ def spans(bars):
     return [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
 
 
+def row_names(display):
+    return [t.get_text() for t in display.ax_.get_yticklabels()]
+
+
 def test_ranking_stacks_each_sign_on_its_side():
     display = RankingDisplay.from_predictions(
-        [1.0, -2.0, 0.5, -np.inf, -1.0],
-        [2.0, -1.0, -1.0, 0.0, 3.0],
+        {
+            "size": [1.0, -2.0, 0.5, -np.inf, -1.0],
+            "divergence": [2.0, -1.0, -1.0, 0.0, 3.0],
+        },
         names=["both up", "both down", "down", "excluded", "up"],
     )
-    assert [t.get_text() for t in display.ax_.get_yticklabels()] == [
-        "both up",
-        "up",
-        "down",
-        "both down",
-    ]
-    assert spans(display.size_bars_) == [(0, 1), (0, -1), (0, 0.5), (0, -2)]
-    assert spans(display.divergence_bars_) == [(1, 3), (0, 3), (0, -1), (-2, -3)]
+    assert row_names(display) == ["both up", "up", "down", "both down"]
+    assert spans(display.bars_["size"]) == [(0, 1), (0, -1), (0, 0.5), (0, -2)]
+    assert spans(display.bars_["divergence"]) == [(1, 3), (0, 3), (0, -1), (-2, -3)]
     assert_array_equal(display.scores_.get_xdata(), [3, 2, -0.5, -3])
-    bars = display.size_bars_
+    bars = display.bars_["size"]
     middles = [bar.get_y() + bar.get_height() / 2 for bar in bars]
     assert_allclose(middles, display.scores_.get_ydata())
     # The best is on top.
     heights = display.ax_.transData.transform(display.scores_.get_xydata())[:, 1]
     assert (np.diff(heights) < 0).all()
+    assert display.ax_.get_xlabel() == "score E = z(log|s|) + k · z(D)"
+
+
+def test_ranking_stacks_any_number_of_terms():
+    display = RankingDisplay.from_predictions(
+        {"prior": [2, -1, 3], "probe": [1, -2, -1], "logme": [-4, 1, 2]},
+        names=["a", "b", "c"],
+    )
+    assert row_names(display) == ["c", "a", "b"]
+    assert list(display.bars_) == ["prior", "probe", "logme"]
+    assert spans(display.bars_["prior"]) == [(0, 3), (0, 2), (0, -1)]
+    assert spans(display.bars_["probe"]) == [(0, -1), (2, 3), (-1, -3)]
+    assert spans(display.bars_["logme"]) == [(3, 5), (0, -4), (0, 1)]
+    assert_array_equal(display.scores_.get_xdata(), [4, -1, -2])
+    colors = {bars[0].get_facecolor() for bars in display.bars_.values()}
+    assert len(colors) == 3
+    legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert legend == ["prior", "probe", "logme", "E, their sum"]
+    assert display.ax_.get_xlabel() == "score E, the sum of its terms"
+
+
+def test_ranking_tells_more_terms_apart_than_there_are_colours():
+    terms = {f"term {i}": [1.0, 2.0] for i in range(10)}
+    display = RankingDisplay.from_predictions(terms, names="ab")
+    assert spans(display.bars_["term 9"]) == [(18, 20), (9, 10)]
+    looks = {(b[0].get_facecolor(), b[0].get_hatch()) for b in display.bars_.values()}
+    assert len(looks) == 10
+
+
+def test_ranking_keeps_a_given_order():
+    terms = {"prior": [1.0, 2.0, 3.0, -np.inf]}
+    display = RankingDisplay.from_predictions(terms, names="abcd", order=[1, 3, 0])
+    assert row_names(display) == ["b", "a"]
+    assert spans(display.bars_["prior"]) == [(0, 2), (0, 1)]
+    display = RankingDisplay.from_predictions(terms, names="abcd", order=[0, 2], top=1)
+    assert row_names(display) == ["a"]
 
 
 def test_ranking_of_one_target(selector, X, S):
     size, divergence = (term[2] for term in oracle_terms(X, S, -1.5))
     order = np.argsort(-(size + divergence))
-    for x in (X[2], X[2:3], X[2].tolist()):
+    for x in (X[2], X[2:3], X[2].tolist(), tuple(X[2]), [X[2]], pd.Series(X[2])):
         display = RankingDisplay.from_estimator(selector, x, top=3)
-        names = [t.get_text() for t in display.ax_.get_yticklabels()]
-        assert names == [NAMES[j] for j in order[:3]]
-        widths = [bar.get_width() for bar in display.size_bars_]
+        assert row_names(display) == [NAMES[j] for j in order[:3]]
+        widths = [bar.get_width() for bar in display.bars_["size"]]
         assert_allclose(widths, size[order[:3]], atol=1e-9)
-        widths = [bar.get_width() for bar in display.divergence_bars_]
+        widths = [bar.get_width() for bar in display.bars_["divergence"]]
         assert_allclose(widths, divergence[order[:3]], atol=1e-9)
-    terms = (term[2] for term in selector.decision_terms(X))
-    same = RankingDisplay.from_predictions(*terms, names=NAMES, top=3)
-    assert spans(same.divergence_bars_) == spans(display.divergence_bars_)
-    assert len(display.plot().size_bars_) == 5
+    terms = {name: term[2] for name, term in selector.decision_terms(X).items()}
+    same = RankingDisplay.from_predictions(terms, names=NAMES, top=3)
+    assert_array_equal(content(same), content(display))
+    assert len(display.plot().bars_["size"]) == 5
+
+
+def test_ranking_of_every_ranker(selector, X, y):
+    catalog = selector.sources
+    for ranker, terms in [
+        (selector, ["size", "divergence"]),
+        (NearestSource(catalog), ["divergence"]),
+        (LargestSource(catalog), ["size"]),
+        (FixedSource(catalog, source="tools"), ["fixed"]),
+        (ConstantRanking(catalog), ["prior"]),
+        (RandomSource(catalog, random_state=3), ["constant"]),
+        (NoTransfer(catalog), ["constant"]),
+    ]:
+        display = RankingDisplay.from_estimator(ranker.fit(X, y), X[1])
+        expected = [name for name in ranker.predict(X[1:2])[0] if name is not None]
+        assert row_names(display) == expected
+        assert list(display.bars_) == terms
+        E = dict(zip(NAMES, ranker.decision_function(X)[1]))
+        drawn = dict(zip(expected, display.scores_.get_xdata()))
+        assert drawn == pytest.approx(E)
+    order = RandomSource(catalog, random_state=3).fit(X).order_
+    assert sorted(order) != list(order)  # not what sorting equal scores gives
+
+
+class WorstFirst(SourceSelector):
+    """Ranks otherwise than by E."""
+
+    def _order(self, E, n_top=None):
+        return np.argsort(E, axis=1)[:, :n_top]
+
+
+def test_ranking_goes_by_the_order_of_the_ranker(selector, X):
+    ranker = WorstFirst(selector.sources, metric="cityblock", k=-1.5).fit(X)
+    display = RankingDisplay.from_estimator(ranker, X[0])
+    assert (np.diff(display.scores_.get_xdata()) > 0).all()
+    assert row_names(display) == list(ranker.predict(X)[0])
+
+
+def test_ranking_refuses_vectors_of_another_network(X, S):
+    catalog = SourceCatalog.from_arrays(
+        S, sizes=SIZES, names=NAMES, fingerprint="squeezenet"
+    )
+    selector = SourceSelector(catalog, metric="cityblock", k=-1.0).fit(X)
+    same, other = Vectors(X, "squeezenet"), Vectors(X, "vgg16")
+    expected = content(RankingDisplay.from_estimator(selector, X[1]))
+    for x in (1, [1], slice(1, 2)):
+        display = RankingDisplay.from_estimator(selector, same[x])
+        assert_array_equal(content(display), expected)
+        with pytest.raises(ValueError, match="same reference network"):
+            RankingDisplay.from_estimator(selector, other[x])
+
+
+def test_ranking_of_a_dataset(pipeline, selector, datasets, X):
+    expected = content(RankingDisplay.from_estimator(selector, X[4]))
+    alone = np.empty(1, dtype=object)
+    alone[0] = datasets[4]
+    task = Task(datasets[4], ["a", "b", "a"])
+    for x in ([datasets[4]], (datasets[4],), alone, [task]):
+        display = RankingDisplay.from_estimator(pipeline, x)
+        assert_allclose(content(display), expected, atol=1e-9)
+    for x in (datasets[4], task, datasets):
+        with pytest.raises(ValueError, match=r"x must be one target, .*\[dataset\]"):
+            RankingDisplay.from_estimator(pipeline, x)
+
+
+def test_ranking_takes_a_name_for_no_vector(selector, X):
+    """A list of one path is a batch of one dataset."""
+    read = FunctionTransformer(lambda paths: np.array([X[int(p)] for p in paths]))
+    pipeline = make_pipeline(read, selector)
+    expected = content(RankingDisplay.from_estimator(selector, X[3]))
+    for x in (["3"], np.array(["3"]), pd.Series(["3"])):
+        display = RankingDisplay.from_estimator(pipeline, x)
+        assert_array_equal(content(display), expected)
 
 
 def test_ranking_of_a_row_of_a_frame(X, S):
@@ -337,7 +536,7 @@ def test_ranking_of_a_row_of_a_frame(X, S):
     selector = SourceSelector(sources, metric="cityblock", k=-1.0).fit(X)
     by_series = RankingDisplay.from_estimator(selector, X.iloc[1])
     by_frame = RankingDisplay.from_estimator(selector, X.iloc[[1]])
-    assert spans(by_series.divergence_bars_) == spans(by_frame.divergence_bars_)
+    assert_array_equal(content(by_series), content(by_frame))
 
 
 def test_ranking_leaves_the_target_itself_out(X):
@@ -350,14 +549,26 @@ def test_ranking_leaves_the_target_itself_out(X):
 def test_ranking_refuses(selector, X):
     with pytest.raises(ValueError, match="x must be one target, got 6 rows"):
         RankingDisplay.from_estimator(selector, X)
-    with pytest.raises(ValueError, match=r"divergence_term must be of shape \(2,\)"):
-        RankingDisplay.from_predictions([1, 2], [1, 2, 3], names=["a", "b"])
+    draw = RankingDisplay.from_predictions
+    two = {"size": [1, 2]}
+    for terms in ([1, 2], {}):
+        with pytest.raises(ValueError, match="terms must be a mapping of names"):
+            draw(terms, names="ab")
+    with pytest.raises(
+        ValueError, match=r"terms\['divergence'\] must be of shape \(2,\)"
+    ):
+        draw({"size": [1, 2], "divergence": [1, 2, 3]}, names="ab")
     with pytest.raises(ValueError, match="names must hold 2 names, got 1"):
-        RankingDisplay.from_predictions([1, 2], [1, 2], names=["a"])
-    with pytest.raises(ValueError, match="must be finite for some source"):
-        RankingDisplay.from_predictions([1, np.nan], [1, 2], names=["a", "b"])
+        draw(two, names=["a"])
+    for size in ([1, np.nan], [1, np.inf], [-np.inf, -np.inf]):
+        with pytest.raises(ValueError, match="terms must be finite for some source"):
+            draw({"size": size}, names="ab")
     with pytest.raises(ValueError, match="top must be an int of at least 1"):
-        RankingDisplay.from_predictions([1, 2], [1, 2], names=["a", "b"], top=0)
+        draw(two, names="ab", top=0)
+    for order in ([0, 0], [0, 2], [-1, 0], [0.0, 1.0], [[0, 1]], ["a"]):
+        with pytest.raises(ValueError, match="order must hold positions"):
+            draw(two, names="ab", order=order)
+    assert not plt.get_fignums()
 
 
 # ScoreImprovementDisplay
@@ -492,9 +703,12 @@ def test_size_similarity_matches_frames_and_skips_unknown_divergences(y, frame):
     D = np.arange(30.0).reshape(6, 5)
     D[1, 1] = np.nan
     display = SizeSimilarityDisplay.from_predictions(
-        SIZES, pd.DataFrame(D, columns=NAMES), frame
+        pd.Series(SIZES, NAMES)[::-1], pd.DataFrame(D, columns=NAMES), frame
     )
     known = ~np.isnan(y) & ~np.isnan(D)
+    sizes = display.scatter_.get_offsets()[:, 0]
+    assert_array_equal(np.sort(sizes), np.sort(np.tile(SIZES, (6, 1))[known]))
+    assert np.unique(known.sum(axis=0)).size > 1  # sizes mixed up would be seen
     drawn = np.column_stack(
         [display.scatter_.get_offsets()[:, 1], display.scatter_.get_array()]
     )
@@ -550,6 +764,7 @@ def test_comparison_from_estimator(selector, X, S, y, frame):
     expected = np.column_stack([D, difference])[known]
     assert_allclose(by_row(drawn), by_row(expected))
     assert display.labels_ == []
+    assert display.ax_.get_xlabel() == "divergence from scenes (cityblock)"
     same = SourceComparisonDisplay.from_predictions(
         D, difference, source="cars", reference="scenes"
     )
@@ -577,6 +792,11 @@ def test_distances_given_instead_of_summaries(X, S, y, frame):
     expected = np.column_stack([D[:, 1], y[:, 0] - y[:, 1]])[known[:, 1] & known[:, 0]]
     assert len(expected) == 4  # neither target 0, not measured, nor target 1
     assert_array_equal(by_row(drawn), by_row(expected))
+    swapped = SourceComparisonDisplay.from_estimator(
+        selector, distances, frame, source="cars", reference="birds"
+    )
+    x = [s.get_offsets()[:, 0] for s in (swapped.wins_, swapped.losses_)]
+    assert_array_equal(np.sort(np.concatenate(x)), np.sort(D[[2, 3, 4, 5], 0]))
     display = RankingDisplay.from_estimator(selector, distances.iloc[1])
     names = {t.get_text() for t in display.ax_.get_yticklabels()}
     assert names == set(NAMES) - {"cars"}
@@ -698,22 +918,100 @@ def test_legends_are_beside_lone_axes_only():
         assert (legend.x1 <= display.ax_.bbox.x1) == inside
 
 
+@pytest.mark.parametrize("name", plotting.__all__)
+@pytest.mark.parametrize("searched", [False, True])
+def test_pipelines_are_taken(name, searched, pipeline, selector, datasets, X, y):
+    if searched:
+        grid = {"sourceselector__metric": ["cityblock"]}
+        pipeline = GridSearchCV(pipeline, grid, cv=2).fit(datasets, y)
+    embedder = pipeline.best_estimator_[0] if searched else pipeline[0]
+    embedder.n_calls = 0
+    draw = getattr(plotting, name).from_estimator
+
+    def drawn(estimator, data):
+        if name == "RankingDisplay":
+            return content(draw(estimator, data[2:3]))
+        if name == "SourceSizesDisplay":
+            return content(draw(estimator))
+        if name == "SourceComparisonDisplay":
+            return content(draw(estimator, data, y, source="cars", reference="birds"))
+        return content(draw(estimator, data, y))
+
+    expected = drawn(selector, X)
+    assert expected.size > 5
+    assert_allclose(drawn(pipeline, datasets), expected, atol=1e-9)
+    assert embedder.n_calls == (name != "SourceSizesDisplay")
+
+
 @pytest.mark.parametrize(
-    "draw",
-    [
-        KCurveDisplay.from_estimator,
+    "name",
+    [n for n in plotting.__all__ if n not in ("RankingDisplay", "SourceSizesDisplay")],
+)
+def test_columns_are_matched_by_name(name, pipeline, selector, datasets, X, y, frame):
+    draw = getattr(plotting, name).from_estimator
+    names = {"source": "cars", "reference": "birds"}
+    given = names if name == "SourceComparisonDisplay" else {}
+    expected = content(draw(selector, X, y, **given))
+    for estimator, data in ((selector, X), (pipeline, datasets)):
+        drawn = content(draw(estimator, data, frame, **given))
+        assert_allclose(drawn, expected, atol=1e-9)
+    by_position = content(draw(selector, X, frame.to_numpy(), **given))
+    assert by_position.shape != expected.shape or not np.allclose(by_position, expected)
+    X = pd.DataFrame(X, index=frame.index)
+    selector = SourceSelector(selector.sources, metric="cityblock", k=-1.5).fit(X)
+    with pytest.raises(ValueError, match="rows of y must be in the order"):
+        draw(selector, X, frame[::-1], **given)
+
+
+def test_divergences_of_the_nearest_source(selector, X, y):
+    nearest = NearestSource(selector.sources, metric="cityblock").fit(X)
+    for draw in (
         SizeSimilarityDisplay.from_estimator,
-        lambda e, X, y: RankingDisplay.from_estimator(e, X[0]),
-        lambda e, X, y: SourceSizesDisplay.from_estimator(e),
-        lambda e, X, y: SourceComparisonDisplay.from_estimator(
-            e, X, y, source="cars", reference="birds"
+        lambda *args: SourceComparisonDisplay.from_estimator(
+            *args, source="cars", reference="birds"
         ),
+    ):
+        assert_array_equal(content(draw(nearest, X, y)), content(draw(selector, X, y)))
+
+
+@pytest.mark.parametrize(
+    "draw, needs",
+    [
+        (KCurveDisplay.from_estimator, "k"),
+        (SizeSimilarityDisplay.from_estimator, "divergences"),
+        (
+            lambda e, X, y: SourceComparisonDisplay.from_estimator(
+                e, X, y, source="cars", reference="birds"
+            ),
+            "divergences",
+        ),
+        (lambda e, X, y: RankingDisplay.from_estimator(e, X[:1]), "decision_terms"),
+        (lambda e, X, y: SourceSizesDisplay.from_estimator(e), "decision_terms"),
     ],
 )
-def test_pipelines_are_told_what_to_pass(draw, selector, X, y):
-    pipeline = make_pipeline(FunctionTransformer(), selector)
-    with pytest.raises(TypeError, match="must be a SourceSelector, got Pipeline; of a"):
-        draw(pipeline, X, y)
+def test_other_estimators_are_refused_before_embedding(
+    draw, needs, pipeline, selector, datasets, y
+):
+    other = Largest() if needs == "decision_terms" else LargestSource(selector.sources)
+    embedder = pipeline[0]
+    chain = make_pipeline(embedder, other.fit(embedder.transform(datasets)))
+    embedder.n_calls = 0
+    search = GridSearchCV(pipeline, {"sourceselector__k": [-1.0]})
+    for estimator in (chain, search):
+        with pytest.raises(TypeError, match=f"a ranker that has {needs!r}, .*, got"):
+            draw(estimator, datasets, y)
+    assert embedder.n_calls == 0
+
+
+def test_unknown_sizes_are_refused(X, S, y):
+    sizes = [*SIZES[:4], np.nan]
+    catalog = SourceCatalog.from_arrays(S, sizes=sizes, names=NAMES)
+    nearest = NearestSource(catalog, metric="cityblock").fit(X)
+    with pytest.raises(ValueError, match="sources must have sizes.*tools"):
+        SourceSizesDisplay.from_estimator(nearest)
+    with pytest.raises(ValueError, match="sources must have sizes.*tools"):
+        SizeSimilarityDisplay.from_estimator(nearest, X, y)
+    RankingDisplay.from_estimator(nearest, X[0])
 
 
 def test_unfitted_selectors_are_refused(selector, X, y):

@@ -1,63 +1,78 @@
 """Bars: the ranking of one target, and the sizes of the sources."""
 
+from collections.abc import Mapping
+from numbers import Real
+
 import numpy as np
 
-from sklearn_p2l.metrics import (
-    _check_top,
-)
+from sklearn_p2l._provenance import Vectors
+from sklearn_p2l.metrics import _check_top
 from sklearn_p2l.plotting._drawing import (
     BLUE,
-    ORANGE,
+    COLORS,
     check_names,
     check_numbers,
-    check_selector,
+    check_ranker,
     check_sizes,
     draw_legend,
     drawn,
     name_rows,
     new_axes,
 )
+from sklearn_p2l.selection._pipeline import ranker_and_vectors
+from sklearn_p2l.selection._ranker import known_sizes
 
 
 class RankingDisplay:
-    """The ranking of one target, and what it is made of: equation 2 as bars.
+    """The ranking of one target, and what it is made of: the terms of E as bars.
 
-    For each source, best on top, the bars of the size and of the divergence are
-    stacked, negative ones to the left of 0, and a marker shows their sum E. Sources
-    that may not be used (E = -inf) are left out.
+    For each source, best on top, the bars of all terms are stacked, positive ones to
+    the right of 0 and negative ones to the left, and a marker shows their sum E.
+    Sources that may not be used (E = -inf) are left out.
 
     Parameters
     ----------
-    size_term : ndarray of shape (n_sources,)
-        ``z(log|s|)``, the first term of `SourceSelector.decision_terms`.
-    divergence_term : ndarray of shape (n_sources,)
-        k * z(D), the second one.
+    terms : dict of str to ndarray of shape (n_sources,)
+        The terms by name, as `decision_terms` of a ranker gives them.
+
     names : list of str
         Names of the sources.
 
+    order : ndarray of int
+        Positions of the sources, best first.
+
     Attributes
     ----------
-    size_bars_, divergence_bars_ : matplotlib BarContainer
-        The bars, best source first.
+    bars_ : dict of str to matplotlib BarContainer
+        The bars of each term, best source first.
+
     scores_ : matplotlib Line2D
         The markers at E.
+
     ax_ : matplotlib Axes
+        Axes with the bars.
+
     figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    sklearn_p2l.selection.explain : The same as a table.
 
     Examples
     --------
     >>> from sklearn_p2l.plotting import RankingDisplay
     >>> display = RankingDisplay.from_predictions(
-    ...     [0.9, -1.3], [-0.6, 1.2], names=["cars", "birds"]
+    ...     {"size": [-1.3, 0.9], "divergence": [1.2, -0.6]}, names=["birds", "cars"]
     ... )
     >>> [label.get_text() for label in display.ax_.get_yticklabels()]
     ['cars', 'birds']
     """
 
-    def __init__(self, *, size_term, divergence_term, names):
-        self.size_term = size_term
-        self.divergence_term = divergence_term
+    def __init__(self, *, terms, names, order):
+        self.terms = terms
         self.names = names
+        self.order = order
 
     def plot(self, ax=None, *, top=None):
         """Draw the ranking.
@@ -66,30 +81,37 @@ class RankingDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
+
         top : int, default=None
             Number of best sources to show; None shows all.
 
         Returns
         -------
         display : RankingDisplay
+            This display, with its artists.
         """
-        E = self.size_term + self.divergence_term
-        order = np.argsort(-E, kind="stable")
-        order = order[~np.isneginf(E[order])]
+        E = sum(self.terms.values())
+        order = self.order[~np.isneginf(E[self.order])]
         order = order if top is None else order[: _check_top(top)]
-        size, divergence = self.size_term[order], self.divergence_term[order]
         ax = new_axes(ax, width=8, rows=len(order))
         rows = np.arange(len(order))
-        style = {"height": 0.7, "edgecolor": "white", "linewidth": 0.5}
-        self.size_bars_ = ax.barh(rows, size, color=BLUE, label="size", **style)
-        self.divergence_bars_ = ax.barh(
-            rows,
-            divergence,
-            left=np.where(size * divergence > 0, size, 0.0),
-            color=ORANGE,
-            label="divergence",
-            **style,
-        )
+        right, left = np.zeros(len(order)), np.zeros(len(order))  # ends of the stacks
+        self.bars_ = {}
+        for i, (name, term) in enumerate(self.terms.items()):
+            term = term[order]
+            self.bars_[name] = ax.barh(
+                rows,
+                term,
+                left=np.where(term > 0, right, left),
+                height=0.7,
+                color=COLORS[i % len(COLORS)],
+                hatch="/" * (i // len(COLORS)),
+                edgecolor="white",
+                linewidth=0.5,
+                label=name,
+            )
+            right += np.maximum(term, 0)
+            left += np.minimum(term, 0)
         (self.scores_,) = ax.plot(
             E[order],
             rows,
@@ -97,12 +119,15 @@ class RankingDisplay:
             marker="D",
             color="white",
             markeredgecolor="black",
-            label="E, their sum",
+            label="E, their sum" if len(self.terms) > 1 else "E",
         )
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_xlabel("score E = z(log|s|) + k · z(D)")
+        if self.terms.keys() == {"size", "divergence"}:
+            ax.set_xlabel("score E = z(log|s|) + k · z(D)")
+        else:
+            ax.set_xlabel("score E, the sum of its terms")
         name_rows(ax, [self.names[i] for i in order])
-        draw_legend(ax, handles=[self.size_bars_, self.divergence_bars_, self.scores_])
+        draw_legend(ax, handles=[*self.bars_.values(), self.scores_])
         return drawn(self, ax)
 
     @classmethod
@@ -111,49 +136,128 @@ class RankingDisplay:
 
         Parameters
         ----------
-        estimator : SourceSelector
-            Fitted selector.
-        x : array-like of shape (n_features,) or (1, n_features)
-            Summary of the target.
-        top, ax
-            As in `plot`.
+        estimator : estimator
+            A fitted ranker, a pipeline that ends in one, or a search over either.
+
+        x : array-like of shape (n_features,) or (1, n_features), or list of a dataset
+            One target, as the estimator takes it: a summary, or ``[dataset]`` for a
+            pipeline that embeds datasets.
+
+        top : int, default=None
+            Number of best sources to show; None shows all.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : RankingDisplay
+            The display, in the order of the estimator's `predict`.
+
+        Raises
+        ------
+        ValueError
+            If `x` is not one target, or comes from another reference network than the
+            sources.
         """
-        check_selector(estimator)
-        if np.ndim(x) == 1:
-            x = x.to_frame().T if hasattr(x, "to_frame") else np.asanyarray(x)[None]
-        if len(x) != 1:
-            raise ValueError(
-                f"x must be one target, got {len(x)} rows; pass one of them, X[i]."
-            )
-        size_term, divergence_term = estimator.decision_terms(x)
-        names = estimator.source_labels_
+        check_ranker(estimator, "decision_terms")
+        ranker, X = ranker_and_vectors(estimator, _one_target(x))
+        terms = ranker.decision_terms(X)
+        order = ranker._order(sum(terms.values()))[0]
         return cls.from_predictions(
-            size_term[0], divergence_term[0], names=names, top=top, ax=ax
+            {name: term[0] for name, term in terms.items()},
+            names=ranker.source_labels_,
+            order=order[order >= 0],  # -1 stands for no source
+            top=top,
+            ax=ax,
         )
 
     @classmethod
-    def from_predictions(cls, size_term, divergence_term, *, names, top=None, ax=None):
+    def from_predictions(cls, terms, *, names, order=None, top=None, ax=None):
         """Draw the ranking for given terms.
 
-        Takes the parameters of the class, and those of `plot`.
+        Parameters
+        ----------
+        terms : mapping of str to array-like of shape (n_sources,)
+            The terms of one target by name, such as "size" and "divergence", whose
+            sum is E; a source whose sum is -inf is left out.
+
+        names : sequence of str of length n_sources
+            Names of the sources.
+
+        order : array-like of int, default=None
+            Positions of the sources, best first; those that are absent are left out.
+            None orders them by E.
+
+        top : int, default=None
+            Number of best sources to show; None shows all.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        display : RankingDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If terms, names and order are not of one length, or no source has a
+            finite E.
         """
-        size_term = check_numbers(size_term, "size_term", 1, finite=False)
-        divergence_term = check_numbers(
-            divergence_term, "divergence_term", 1, size_term.shape, finite=False
-        )
-        E = size_term + divergence_term
+        if not isinstance(terms, Mapping) or not terms:
+            raise ValueError(
+                "terms must be a mapping of names to arrays, got "
+                f'{type(terms).__name__}; pass {{"size": ..., "divergence": ...}}.'
+            )
+        checked, shape = {}, None
+        for name, term in terms.items():
+            term = check_numbers(term, f"terms[{name!r}]", 1, shape, finite=False)
+            checked[name], shape = term, term.shape
+        E = sum(checked.values())
         if np.isnan(E).any() or np.isposinf(E).any() or np.isneginf(E).all():
             raise ValueError(
-                "size_term and divergence_term must be finite for some source, and "
-                f"-inf for those left out, got the sums {E}; pass decision_terms(X)[i]."
+                "terms must be finite for some source, and -inf for those left out, "
+                f"got the sums {E}; pass what decision_terms returns for one target."
             )
         names = check_names(names, "names", len(E))
-        display = cls(size_term=size_term, divergence_term=divergence_term, names=names)
+        display = cls(terms=checked, names=names, order=_check_order(order, E))
         return display.plot(ax, top=top)
+
+
+def _one_target(x):
+    """`x` as a batch of one target, if it is a single vector; else as it is."""
+    is_vector = getattr(getattr(x, "dtype", None), "kind", "") in ("b", "i", "u", "f")
+    if isinstance(x, (list, tuple)):
+        is_vector = all(isinstance(value, Real) for value in x)
+        x = np.array(x) if is_vector else x
+    if is_vector and x.ndim == 1:
+        if hasattr(x, "to_frame"):
+            x = x.to_frame().T
+        elif isinstance(x, Vectors):
+            x = Vectors(np.asarray(x)[np.newaxis], x.fingerprint)
+        else:
+            x = x[np.newaxis]
+    if len(x) != 1:
+        raise ValueError(
+            f"x must be one target, got {len(x)} rows; pass one of them, X[i], or for "
+            "a pipeline that embeds datasets a list of one, [dataset]."
+        )
+    return x
+
+
+def _check_order(order, E):
+    if order is None:
+        return np.argsort(-E, kind="stable")
+    order = np.asarray(order)
+    allowed = np.isin(np.arange(len(E)), order)
+    if order.dtype.kind not in "iu" or order.shape != (allowed.sum(),):
+        raise ValueError(
+            f"order must hold positions of the sources, from 0 to {len(E) - 1} and "
+            f"each at most once, got {order.tolist()}."
+        )
+    return order
 
 
 class SourceSizesDisplay:
@@ -165,6 +269,7 @@ class SourceSizesDisplay:
     ----------
     sizes : ndarray of shape (n_sources,)
         Sizes of the sources.
+
     names : list of str
         Names of the sources.
 
@@ -172,8 +277,12 @@ class SourceSizesDisplay:
     ----------
     bars_ : matplotlib BarContainer
         The bars, largest source first.
+
     ax_ : matplotlib Axes
+        Axes with the bars.
+
     figure_ : matplotlib Figure
+        Figure of the axes.
 
     Examples
     --------
@@ -198,6 +307,7 @@ class SourceSizesDisplay:
         Returns
         -------
         display : SourceSizesDisplay
+            This display, with its artists.
         """
         ax = new_axes(ax, rows=len(self.sizes))
         order = np.argsort(-self.sizes, kind="stable")
@@ -213,29 +323,49 @@ class SourceSizesDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None):
-        """Draw the sizes of a selector's sources.
+        """Draw the sizes of a ranker's sources.
 
         Parameters
         ----------
-        estimator : SourceSelector
-            Fitted selector.
-        ax
-            As in `plot`.
+        estimator : estimator
+            A fitted ranker, a pipeline that ends in one, or a search over either.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : SourceSizesDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If the size of a source is unknown.
         """
-        check_selector(estimator)
-        return cls.from_predictions(
-            estimator.sources_.sizes, estimator.source_labels_, ax=ax
-        )
+        ranker = check_ranker(estimator, "decision_terms")
+        sizes = known_sizes(ranker.sources_)
+        return cls.from_predictions(sizes, ranker.source_labels_, ax=ax)
 
     @classmethod
     def from_predictions(cls, sizes, names, *, ax=None):
         """Draw given sizes.
 
-        Takes the parameters of the class, and those of `plot`.
+        Parameters
+        ----------
+        sizes : array-like of shape (n_sources,)
+            Sizes of the sources, above 0.
+
+        names : sequence of str of length n_sources
+            Names of the sources.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        display : SourceSizesDisplay
+            The display, drawn.
         """
         sizes = check_sizes(sizes)
         return cls(sizes=sizes, names=check_names(names, "names", len(sizes))).plot(ax)

@@ -5,24 +5,25 @@ from collections.abc import Mapping
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 
-from sklearn_p2l._selector import _widest_best
-from sklearn_p2l.metrics import (
-    picks_to_best_loss,
-)
+from sklearn_p2l._alignment import last_step
+from sklearn_p2l.exceptions import LearnedWeightWarning
+from sklearn_p2l.metrics import picks_to_best_loss
 from sklearn_p2l.plotting._drawing import (
     COLORS,
     LINES,
     MARKERS,
     check_measured,
-    check_selector,
+    check_ranker,
     draw_legend,
     drawn,
+    measured_and_scores,
     metric_name,
     new_axes,
 )
-
-_K_NOTES = "The correlation does not depend on k|The best interval of k|The learned k"
+from sklearn_p2l.selection._pipeline import check_signs, ranker_and_vectors
+from sklearn_p2l.selection._sweep import widest_best
 
 
 class KCurveDisplay:
@@ -39,10 +40,15 @@ class KCurveDisplay:
     ----------
     lines_ : list of matplotlib Line2D
         The step lines, in the order of `curves`.
+
     best_ : list of matplotlib Line2D
         The markers at the chosen k.
+
     ax_ : matplotlib Axes
+        Axes drawn on.
+
     figure_ : matplotlib Figure
+        Figure of the axes.
 
     Examples
     --------
@@ -64,16 +70,18 @@ class KCurveDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
+
         k_range : tuple of float, default=None
             Ends of the k axis; None takes in most breakpoints and all best intervals.
 
         Returns
         -------
         display : KCurveDisplay
+            This display, with its artists.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            best = {name: _widest_best(curve) for name, curve in self.curves.items()}
+            warnings.simplefilter("ignore", LearnedWeightWarning)
+            best = {name: widest_best(curve) for name, curve in self.curves.items()}
         low, high = self._range(best.values()) if k_range is None else k_range
         if not low < high:
             raise ValueError(
@@ -122,30 +130,55 @@ class KCurveDisplay:
     def from_estimator(cls, estimator, X, y, *, metrics=None, k_range=None, ax=None):
         """Learn k with every metric and draw the curves.
 
+        The estimator is not changed. Warnings on the weights that are learned are
+        left out: the picture shows them.
+
         Parameters
         ----------
-        estimator : SourceSelector
-            Fitted or not; it is cloned, with ``k="auto"``, for each metric.
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the training targets.
+        estimator : estimator
+            A SourceSelector, fitted or not, which is cloned, with ``k="auto"``, for
+            each metric; a pipeline that ends in one and whose other steps are fitted;
+            or a fitted search over either.
+
+        X : array-like of shape (n_targets, n_features), or sequence of datasets
+            The training targets, as the estimator takes them.
+
         y : array-like or DataFrame of shape (n_targets, n_sources)
-            Measured improvements, NaN where not measured.
-        metrics : list of str, default=None
+            Measured improvements, NaN where not measured; columns of a DataFrame are
+            matched to the sources by name.
+
+        metrics : str or list of str, default=None
             Divergences to compare; None takes the estimator's own alone.
-        k_range, ax
-            As in `plot`.
+
+        k_range : tuple of float, default=None
+            Ends of the k axis; None takes in most breakpoints and all best intervals.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : KCurveDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If a metric cannot compare the vectors, or `y` is misaligned.
         """
-        check_selector(estimator, fitted=False)
-        metrics = [estimator.metric] if metrics is None else metrics
+        selector = check_ranker(estimator, "k", fitted=False)
+        metrics = [selector.metric] if metrics is None else metrics
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        selectors = [clone(selector).set_params(metric=m, k="auto") for m in metrics]
+        searched = getattr(estimator, "best_estimator_", estimator)
+        for selector in selectors:
+            steps = [*getattr(searched, "steps", [])[:-1], ("selector", selector)]
+            check_signs(Pipeline(steps), X)
+        _, X = ranker_and_vectors(estimator, X)
         curves = {}
-        for metric in [metrics] if isinstance(metrics, str) else metrics:
-            selector = clone(estimator).set_params(metric=metric, k="auto")
+        for metric, selector in zip(metrics, selectors):
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=_K_NOTES)
+                warnings.simplefilter("ignore", LearnedWeightWarning)
                 curves[metric_name(metric)] = selector.fit(X, y).k_curve_
         return cls.from_predictions(curves, k_range=k_range, ax=ax)
 
@@ -153,7 +186,26 @@ class KCurveDisplay:
     def from_predictions(cls, curves, *, k_range=None, ax=None):
         """Draw curves that selectors have learned.
 
-        Takes the parameters of the class, and those of `plot`.
+        Parameters
+        ----------
+        curves : mapping of str to array-like of shape (n_intervals, 3)
+            Name and ``k_curve_`` of each line.
+
+        k_range : tuple of float, default=None
+            Ends of the k axis; None takes in most breakpoints and all best intervals.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        display : KCurveDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If a curve is not of that shape, or `k_range` does not increase.
         """
         if not isinstance(curves, Mapping) or not curves:
             raise ValueError(
@@ -181,6 +233,7 @@ class PicksDisplay:
     picks : dict of str to ndarray of shape (n_targets,)
         Name of each selector, and the picks it needs to reach the best source of each
         target (:func:`~sklearn_p2l.metrics.picks_to_best_loss`).
+
     n_sources : int
         Number of sources: as many picks reach every best source.
 
@@ -188,8 +241,12 @@ class PicksDisplay:
     ----------
     lines_ : list of matplotlib Line2D
         The step lines, in the order of `picks`.
+
     ax_ : matplotlib Axes
+        Axes drawn on.
+
     figure_ : matplotlib Figure
+        Figure of the axes.
 
     Examples
     --------
@@ -216,6 +273,7 @@ class PicksDisplay:
         Returns
         -------
         display : PicksDisplay
+            This display, with its artists.
         """
         ax = new_axes(ax)
         n = np.arange(1, self.n_sources + 1)
@@ -243,27 +301,38 @@ class PicksDisplay:
 
     @classmethod
     def from_estimator(cls, estimators, X, y, *, ax=None):
-        """Rank with one or several selectors and draw the shares.
+        """Rank with one or several rankers and draw the shares.
 
         Parameters
         ----------
         estimators : estimator or mapping of str to estimator
-            Fitted, with `decision_function`: selectors, pipelines, baselines.
-        X : array-like of shape (n_targets, n_features)
-            What the estimators take: summaries of the targets, for a selector.
+            Fitted, with `decision_function`: rankers, pipelines that end in one,
+            searches over either. All take the same `X`.
+
+        X : array-like of shape (n_targets, n_features), or sequence of datasets
+            What the estimators take.
+
         y : array-like or DataFrame of shape (n_targets, n_sources)
-            Measured improvements, NaN where not measured.
-        ax
-            As in `plot`.
+            Measured improvements, NaN where not measured; columns of a DataFrame are
+            matched to the sources of each estimator by name.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : PicksDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `y` is misaligned, or holds no target with two measured candidates.
         """
         if not isinstance(estimators, Mapping):
-            estimators = {type(estimators).__name__: estimators}
-        scores = {name: e.decision_function(X) for name, e in estimators.items()}
-        return cls.from_predictions(y, scores, ax=ax)
+            estimators = {type(last_step(estimators)).__name__: estimators}
+        pairs = {n: measured_and_scores(e, X, y) for n, e in estimators.items()}
+        return cls._from_pairs(pairs, ax)
 
     @classmethod
     def from_predictions(cls, y, scores, *, ax=None):
@@ -273,27 +342,44 @@ class PicksDisplay:
         ----------
         y : array-like or DataFrame of shape (n_targets, n_sources)
             Measured improvements, NaN where not measured.
+
         scores : array-like of shape (n_targets, n_sources) or mapping of str to such
-            Predicted scores E, higher is better.
-        ax
-            As in `plot`.
+            Predicted scores E by the name of their ranker, higher is better; -inf is
+            left out. Where both are DataFrames, columns are matched by name.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : PicksDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `y` and scores differ in shape, or `y` holds no target with two
+            measured sources.
         """
+        scores = scores if isinstance(scores, Mapping) else {"E": scores}
+        return cls._from_pairs({n: check_measured(y, E) for n, E in scores.items()}, ax)
+
+    @classmethod
+    def _from_pairs(cls, pairs, ax):
+        """Draw the shares for pairs of improvements and scores, by name."""
+        if not pairs:
+            raise ValueError(
+                "estimators or scores must hold at least one ranker, got an empty "
+                "mapping; pass {name: estimator} or {name: matrix}."
+            )
         picks = {}
-        for name, E in (
-            scores if isinstance(scores, Mapping) else {"E": scores}
-        ).items():
-            measured, E = check_measured(y, E)
-            needed = picks_to_best_loss(measured, E, average=None)
+        for name, (y, E) in pairs.items():
+            needed = picks_to_best_loss(y, E, average=None)
             picks[name] = needed[~np.isnan(needed)]
             if not picks[name].size:
                 raise ValueError(
                     "y must hold a target with at least two measured sources, got "
                     "none; measure more."
                 )
-        if not picks:
-            raise ValueError("scores must hold at least one matrix, got an empty one.")
-        return cls(picks=picks, n_sources=E.shape[1]).plot(ax)
+        n_sources = max(E.shape[1] for _, E in pairs.values())
+        return cls(picks=picks, n_sources=n_sources).plot(ax)

@@ -4,10 +4,10 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_p2l._selector import SourceSelector
-from sklearn_p2l.metrics import (
-    _check_matrices,
-)
+from sklearn_p2l._alignment import align_improvements, last_step, source_labels
+from sklearn_p2l._compat import import_pyplot
+from sklearn_p2l.metrics import check_matrices
+from sklearn_p2l.selection._pipeline import ranker_and_vectors
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -20,15 +20,8 @@ def new_axes(ax, *, width=6.4, rows=0):
     """Return `ax`, or new axes with room for that many rows of bars."""
     if ax is not None:
         return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "Displays need matplotlib, which is not installed; "
-            'pip install "sklearn-p2l[plot]".'
-        ) from error
-    height = max(4.8, 1 + 0.28 * rows)
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    figsize = (width, max(4.8, 1 + 0.28 * rows))
+    return import_pyplot().subplots(figsize=figsize, layout="constrained")[1]
 
 
 def draw_legend(ax, *, title=None, handles=None, outside=True):
@@ -95,19 +88,23 @@ def metric_suffix(metric):
     return "" if metric in (None, "precomputed") else f" ({metric_name(metric)})"
 
 
-def check_selector(estimator, fitted=True):
-    if not isinstance(estimator, SourceSelector):
+def check_ranker(estimator, needs, *, fitted=True):
+    """Return the ranker within `estimator`, which must have what a display needs."""
+    ranker = last_step(estimator)
+    if not hasattr(ranker, needs):
         raise TypeError(
-            f"estimator must be a SourceSelector, got {type(estimator).__name__}; of a "
-            "pipeline pass the last step, and X transformed by the steps before it."
+            f"estimator must be a ranker that has {needs!r}, such as SourceSelector, a "
+            "pipeline that ends in one, or a fitted search over either, got "
+            f"{type(ranker).__name__}."
         )
     if fitted:
-        check_is_fitted(estimator)
+        check_is_fitted(ranker)
+    return ranker
 
 
 def check_measured(y, scores):
     """Both as matrices with the same columns; what may not be used is not measured."""
-    y, scores = _check_matrices(y, scores)
+    y, scores = check_matrices(y, scores)
     y = np.where(np.isneginf(scores), np.nan, y)
     if np.isnan(y).all():
         raise ValueError(
@@ -116,11 +113,20 @@ def check_measured(y, scores):
     return y, scores
 
 
-def divergences_of(selector, X, y):
-    """D(t, s) and the measured improvements, columns in the order of the sources."""
-    check_selector(selector)
-    y, _ = check_measured(y, selector.decision_function(X))
-    return selector._divergences(selector._check_targets(X)), y
+def measured_and_scores(estimator, X, y):
+    """Return the measured improvements and E, columns in the order of the sources."""
+    names = source_labels(estimator)
+    if names is not None:
+        y = align_improvements(y, names, X)
+    return check_measured(y, estimator.decision_function(X))
+
+
+def divergences_and_measured(estimator, X, y):
+    """Return D(t, s) and the measured improvements; NaN where no candidate."""
+    y = align_improvements(y, source_labels(estimator), X)
+    ranker, X = ranker_and_vectors(estimator, X)
+    D = ranker.divergences(X)
+    return D, np.where(np.isnan(D), np.nan, y)
 
 
 def check_numbers(values, name, ndim, shape=None, finite="allow-nan"):

@@ -1,28 +1,25 @@
-"""Maps: one point per target and source, or per target."""
+"""Maps: one point per target and source."""
 
 import numpy as np
 
-from sklearn_p2l._ranking import zscore
-from sklearn_p2l.metrics import (
-    align_columns,
-    spearman_score,
-)
+from sklearn_p2l._alignment import align_columns, reorder_rows
+from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.plotting._drawing import (
-    BLUE,
     COLORS,
     MARKERS,
-    RED,
     check_measured,
     check_names,
     check_numbers,
+    check_ranker,
     check_sizes,
-    divergences_of,
+    divergences_and_measured,
     draw_legend,
     drawn,
-    label_points,
+    measured_and_scores,
     metric_suffix,
     new_axes,
 )
+from sklearn_p2l.selection._ranker import known_sizes, zscore
 
 
 class ScoreImprovementDisplay:
@@ -35,8 +32,10 @@ class ScoreImprovementDisplay:
     ----------
     y : ndarray of shape (n_targets, n_sources)
         Measured improvements I, NaN where not measured.
+
     scores : ndarray of shape (n_targets, n_sources)
         Predicted scores E.
+
     target_names : list of str
         Names of the targets.
 
@@ -44,10 +43,15 @@ class ScoreImprovementDisplay:
     ----------
     scatters_ : list of matplotlib PathCollection
         The points: one collection per target, or a single one for more than 8.
+
     text_ : matplotlib Text
         The mean correlation.
+
     ax_ : matplotlib Axes
+        Axes drawn on.
+
     figure_ : matplotlib Figure
+        Figure of the axes.
 
     Examples
     --------
@@ -73,6 +77,7 @@ class ScoreImprovementDisplay:
         Returns
         -------
         display : ScoreImprovementDisplay
+            This display, with its artists.
         """
         rho = spearman_score(self.y, self.scores)
         each = len(self.y) <= len(COLORS)
@@ -103,21 +108,35 @@ class ScoreImprovementDisplay:
         Parameters
         ----------
         estimator : estimator
-            Fitted, with `decision_function`: a selector, pipeline or baseline.
-        X : array-like of shape (n_targets, n_features)
-            What the estimator takes: summaries of the targets, for a selector.
+            Fitted, with `decision_function`: a ranker, a pipeline that ends in one, or
+            a search over either.
+
+        X : array-like of shape (n_targets, n_features), or sequence of datasets
+            The targets, as the estimator takes them.
+
         y : array-like or DataFrame of shape (n_targets, n_sources)
-            Measured improvements, NaN where not measured.
-        target_names : list of str, default=None
+            Measured improvements, NaN where not measured; columns of a DataFrame are
+            matched to the sources by name.
+
+        target_names : sequence of str, default=None
             Names for the legend; None takes the index of a DataFrame `y`, or numbers.
-        ax
-            As in `plot`.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : ScoreImprovementDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `y` is misaligned, or holds no measured candidate.
         """
-        scores = estimator.decision_function(X)
+        if target_names is None and hasattr(y, "columns"):
+            target_names = y.index
+        y, scores = measured_and_scores(estimator, X, y)
         return cls.from_predictions(y, scores, target_names=target_names, ax=ax)
 
     @classmethod
@@ -128,16 +147,26 @@ class ScoreImprovementDisplay:
         ----------
         y : array-like or DataFrame of shape (n_targets, n_sources)
             Measured improvements, NaN where not measured.
-        scores : array-like of shape (n_targets, n_sources)
-            Predicted scores E, higher is better; -inf is left out.
-        target_names : list of str, default=None
+
+        scores : array-like or DataFrame of shape (n_targets, n_sources)
+            Predicted scores E, higher is better; -inf is left out. Where both are
+            DataFrames, columns are matched by name.
+
+        target_names : sequence of str, default=None
             Names for the legend; None takes the index of a DataFrame `y`, or numbers.
-        ax
-            As in `plot`.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : ScoreImprovementDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `y` and `scores` differ in shape, or `y` holds no measured candidate.
         """
         if target_names is None:
             target_names = y.index if hasattr(y, "columns") else range(len(y))
@@ -157,10 +186,13 @@ class SizeSimilarityDisplay:
     ----------
     sizes : ndarray of shape (n_sources,)
         Sizes of the sources.
+
     divergences : ndarray of shape (n_targets, n_sources)
         Divergences D, smaller is nearer.
+
     improvements : array-like or DataFrame of shape (n_targets, n_sources)
         Measured improvements, NaN where not measured.
+
     metric : str, default=None
         Name of the divergence, for the label.
 
@@ -168,9 +200,15 @@ class SizeSimilarityDisplay:
     ----------
     scatter_ : matplotlib PathCollection
         The bubbles, larger ones first.
+
     colorbar_ : matplotlib Colorbar
+        The scale of the colours.
+
     ax_ : matplotlib Axes
+        Axes drawn on.
+
     figure_ : matplotlib Figure
+        Figure of the axes.
 
     Examples
     --------
@@ -197,6 +235,7 @@ class SizeSimilarityDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
+
         standardize : bool, default=False
             Whether to scale the improvements of each target to mean 0 and standard
             deviation 1, so that targets of differing difficulty compare.
@@ -204,6 +243,7 @@ class SizeSimilarityDisplay:
         Returns
         -------
         display : SizeSimilarityDisplay
+            This display, with its artists.
         """
         ax = new_axes(ax)
         values = zscore(self.improvements) if standardize else self.improvements
@@ -239,23 +279,39 @@ class SizeSimilarityDisplay:
 
         Parameters
         ----------
-        estimator : SourceSelector
-            Fitted selector; gives sources and divergence.
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
+        estimator : estimator
+            A fitted ranker that has `divergences` (SourceSelector, NearestSource), a
+            pipeline that ends in one, or a search over either.
+
+        X : array-like of shape (n_targets, n_features), or sequence of datasets
+            The targets, as the estimator takes them.
+
         y : array-like or DataFrame of shape (n_targets, n_sources)
-            Measured improvements, NaN where not measured.
-        standardize, ax
-            As in `plot`.
+            Measured improvements, NaN where not measured; columns of a DataFrame are
+            matched to the sources by name.
+
+        standardize : bool, default=False
+            Whether to scale the improvements of each target to mean 0 and standard
+            deviation 1, so that targets of differing difficulty compare.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
 
         Returns
         -------
         display : SizeSimilarityDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If `y` is misaligned, or the size of a source is unknown.
         """
-        D, y = divergences_of(estimator, X, y)
-        sizes, metric = estimator.sources_.sizes, estimator.metric
+        ranker = check_ranker(estimator, "divergences")
+        sizes = known_sizes(ranker.sources_)
+        D, y = divergences_and_measured(estimator, X, y)
         return cls.from_predictions(
-            sizes, D, y, metric=metric, standardize=standardize, ax=ax
+            sizes, D, y, metric=ranker.metric, standardize=standardize, ax=ax
         )
 
     @classmethod
@@ -271,14 +327,44 @@ class SizeSimilarityDisplay:
     ):
         """Draw the map for given divergences.
 
-        Takes the parameters of the class, and those of `plot`.
+        Parameters
+        ----------
+        sizes : array-like or Series of shape (n_sources,)
+            Sizes of the sources, above 0.
+
+        divergences : array-like or DataFrame of shape (n_targets, n_sources)
+            Divergences D, smaller is nearer; NaN is left out. The columns of a
+            DataFrame name the sources, and those of `improvements` and the index of
+            `sizes` are matched to them.
+
+        improvements : array-like or DataFrame of shape (n_targets, n_sources)
+            Measured improvements, NaN where not measured.
+
+        metric : str, default=None
+            Name of the divergence, for the label.
+
+        standardize : bool, default=False
+            Whether to scale the improvements of each target to mean 0 and standard
+            deviation 1, so that targets of differing difficulty compare.
+
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        display : SizeSimilarityDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, a size is not positive, or nothing was measured.
         """
         if hasattr(divergences, "columns"):
             names = list(divergences.columns)
+            sizes = reorder_rows(sizes, names)
             if hasattr(improvements, "columns"):
                 improvements = align_columns(improvements, names)
-            if hasattr(sizes, "loc") and set(sizes.index) == set(names):
-                sizes = sizes.loc[names]
         divergences = check_numbers(divergences, "divergences", 2)
         improvements = check_numbers(improvements, "improvements", 2, divergences.shape)
         improvements = np.where(np.isnan(divergences), np.nan, improvements)
@@ -294,181 +380,3 @@ class SizeSimilarityDisplay:
             metric=metric,
         )
         return display.plot(ax, standardize=standardize)
-
-
-class SourceComparisonDisplay:
-    """One source against another over divergence (Figure 8).
-
-    One point per target: its divergence from the `reference`, and how much more
-    `source` improved it than `reference` did. Above the zero line `source` wins.
-
-    Parameters
-    ----------
-    divergences : ndarray of shape (n_targets,)
-        Divergences of the targets from `reference`.
-    differences : ndarray of shape (n_targets,)
-        Improvements by `source` less those by `reference`, NaN where one of them was
-        not measured.
-    source : str
-        Name of the source in question.
-    reference : str
-        Name of the source that it is compared with.
-    metric : str, default=None
-        Name of the divergence, for the label.
-    target_names : list of str, default=None
-        Names to write beside the points.
-
-    Attributes
-    ----------
-    wins_, losses_, ties_ : matplotlib PathCollection
-        The points above, below and on the zero line.
-    line_ : matplotlib Line2D
-        The zero line.
-    labels_ : list of matplotlib Annotation
-        The names of the targets.
-    text_ : matplotlib Text
-        Spearman correlation of divergence and difference.
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-
-    Examples
-    --------
-    >>> from sklearn_p2l.plotting import SourceComparisonDisplay
-    >>> display = SourceComparisonDisplay.from_predictions(
-    ...     [0.1, 0.2, 0.9], [-0.3, -0.1, 0.2], source="merged", reference="animals"
-    ... )
-    >>> display.text_.get_text()
-    'ρ = 1.00'
-    """
-
-    def __init__(
-        self,
-        *,
-        divergences,
-        differences,
-        source,
-        reference,
-        metric=None,
-        target_names=None,
-    ):
-        self.divergences = divergences
-        self.differences = differences
-        self.source = source
-        self.reference = reference
-        self.metric = metric
-        self.target_names = target_names
-
-    def plot(self, ax=None):
-        """Draw the comparison.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : SourceComparisonDisplay
-        """
-        x, y = self.divergences, self.differences
-        known = ~np.isnan(y)
-        rho = spearman_score([y[known]], [x[known]], average=None)[0]
-        ax = new_axes(ax, width=8)
-
-        def points(chosen, name, color, marker):
-            label = f"{name} ({chosen.sum()})" if chosen.any() else None
-            style = {"edgecolors": "black", "linewidths": 0.4, "label": label}
-            return ax.scatter(x[chosen], y[chosen], c=color, marker=marker, **style)
-
-        self.line_ = ax.axhline(0, color="black", linewidth=0.8)
-        self.wins_ = points(y > 0, f"{self.source} wins", BLUE, "^")
-        self.losses_ = points(y < 0, f"{self.reference} wins", RED, "v")
-        self.ties_ = points(y == 0, "tie", "grey", "o")
-        shown = np.flatnonzero(known) if self.target_names else []
-        ax.margins(x=0.15, y=0.1)
-        ax.set_xlabel(f"divergence from {self.reference}{metric_suffix(self.metric)}")
-        ax.set_ylabel(f"improvement by {self.source}\n− by {self.reference}")
-        self.text_ = draw_legend(ax, title=f"ρ = {rho:.2f}")
-        names = [self.target_names[i] for i in shown]
-        self.labels_ = label_points(ax, x[shown], y[shown], names)
-        return drawn(self, ax)
-
-    @classmethod
-    def from_estimator(
-        cls, estimator, X, y, *, source, reference, target_names=None, ax=None
-    ):
-        """Compute the divergences from `reference` and draw the comparison.
-
-        Parameters
-        ----------
-        estimator : SourceSelector
-            Fitted selector; gives sources and divergence.
-        X : array-like of shape (n_targets, n_features)
-            Summaries of the targets.
-        y : array-like or DataFrame of shape (n_targets, n_sources)
-            Measured improvements, NaN where not measured.
-        source, reference : str
-            Names of the two sources.
-        target_names : list of str, default=None
-            Names to write beside the points; None writes none.
-        ax
-            As in `plot`.
-
-        Returns
-        -------
-        display : SourceComparisonDisplay
-        """
-        D, y = divergences_of(estimator, X, y)
-        names = estimator.source_labels_.tolist()
-        for parameter, name in (("source", source), ("reference", reference)):
-            if name not in names:
-                raise ValueError(
-                    f"{parameter} must be the name of a source, got {name!r}; pass one "
-                    f"of {names}."
-                )
-        reference_column = names.index(reference)
-        return cls.from_predictions(
-            D[:, reference_column],
-            y[:, names.index(source)] - y[:, reference_column],
-            source=source,
-            reference=reference,
-            metric=estimator.metric,
-            target_names=target_names,
-            ax=ax,
-        )
-
-    @classmethod
-    def from_predictions(
-        cls,
-        divergences,
-        differences,
-        *,
-        source,
-        reference,
-        metric=None,
-        target_names=None,
-        ax=None,
-    ):
-        """Draw the comparison for given divergences and differences.
-
-        Takes the parameters of the class, and those of `plot`.
-        """
-        divergences = check_numbers(divergences, "divergences", 1)
-        differences = check_numbers(differences, "differences", 1, divergences.shape)
-        differences = np.where(np.isnan(divergences), np.nan, differences)
-        if np.isnan(differences).all():
-            raise ValueError(
-                "differences must hold measured ones, got NaN only; take sources that "
-                "were measured on the same targets."
-            )
-        if target_names is not None:
-            target_names = check_names(target_names, "target_names", len(divergences))
-        display = cls(
-            divergences=divergences,
-            differences=differences,
-            source=source,
-            reference=reference,
-            metric=metric,
-            target_names=target_names,
-        )
-        return display.plot(ax)
