@@ -16,14 +16,21 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from tqdm import tqdm
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, SourceSelector
+from sklearn_p2l import (
+    DatasetEmbedder,
+    FineTuner,
+    NetworkClassifier,
+    SourceCatalog,
+    SourceSelector,
+)
 from sklearn_p2l.datasets import load_small_tasks
-from sklearn_p2l.divergence import pairwise_divergence
 from sklearn_p2l.metrics import picks_to_best_loss, spearman_score
+from sklearn_p2l.selection import explain
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument(
@@ -35,20 +42,20 @@ options = parser.parse_args()
 start = time.perf_counter()
 tasks = load_small_tasks()
 folder = Path(options.folder or tempfile.mkdtemp(prefix="p2l-"))
-settings = dict(backbone="small_resnet", image_size=16, random_state=0)
-fine_tuning = dict(epochs=25, batch_size=16, learning_rate=0.1, **settings)
+classifier = NetworkClassifier("small_resnet", image_size=16, random_state=0)
+for_sources = clone(classifier).set_params(epochs=20, learning_rate=0.05)
+for_targets = clone(classifier).set_params(epochs=25, batch_size=16, learning_rate=0.1)
 
 
 def train_source(task):
-    tuner = FineTuner(source=None, epochs=20, learning_rate=0.05, **settings)
-    return tuner.fit(task.images, task.labels)
+    return clone(for_sources).fit(task)
 
 
-def accuracy(task, source, sources):
+def accuracy(task, source):
     """Fine-tune one source (None: random weights) on one target: P(M(t, s))."""
-    tuner = FineTuner(sources=sources, source=source, **fine_tuning)
-    tuner.fit(task.images, task.labels)
-    return tuner.score(task.test_images, task.test_labels)
+    start = None if source is None else source.checkpoint
+    trained = clone(for_targets).set_params(weights=start).fit(task)
+    return trained.score(task.X_test, task.y_test)
 
 
 def in_parallel(function, jobs, description):
@@ -61,18 +68,18 @@ def in_parallel(function, jobs, description):
 # 1. A zoo: one network for each source, the largest one being the reference network.
 names = list(tasks.sources)
 jobs = [(task,) for task in tasks.sources.values()]
-tuners = in_parallel(train_source, jobs, "1. training the sources")
-sizes = [tuner.n_samples_ for tuner in tuners]
-largest = names[int(np.argmax(sizes))]
-for name, tuner in zip(names, tuners):
-    tuner.to_source(name, embedding=[1.0], checkpoint=folder / f"{name}.safetensors")
-embedder = DatasetEmbedder(folder / f"{largest}.safetensors", weights=None)
-vectors = embedder.fit_transform([task.images for task in tasks.sources.values()])
+sources = in_parallel(train_source, jobs, "1. training the sources")
+files = [folder / f"{name}.safetensors" for name in names]
+for name, source, file in zip(names, sources, files):
+    source.to_source(name, checkpoint=file)
+sizes = [source.n_samples_ for source in sources]
+largest = int(np.argmax(sizes))
+embedder = DatasetEmbedder(files[largest])
 catalog = SourceCatalog.from_arrays(
-    vectors,
+    embedder.fit_transform(list(tasks.sources.values())),
     sizes=sizes,
     names=names,
-    checkpoints=[folder / f"{name}.safetensors" for name in names],
+    checkpoints=files,
     architectures="small_resnet",
 )
 catalog.save(folder)
@@ -80,7 +87,7 @@ catalog.save(folder)
 
 # 2. Ground truth on the training targets, and k.
 def measure(targets, description):
-    jobs = [(t, s, catalog) for t in targets.values() for s in (None, *names)]
+    jobs = [(t, s) for t in targets.values() for s in (None, *catalog)]
     table = np.reshape(in_parallel(accuracy, jobs, description), (len(targets), -1))
     return table[:, :1], table[:, 1:]  # no transfer, from each source
 
@@ -89,46 +96,38 @@ without, performance = measure(tasks.training_targets, "2. measuring improvement
 p2l = make_pipeline(embedder, SourceSelector(catalog))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    p2l.fit(
-        [task.images for task in tasks.training_targets.values()], performance - without
-    )
+    p2l.fit(list(tasks.training_targets.values()), performance - without)
 selector = p2l[-1]
-print(
-    f"\nk = {selector.k_:.3f}, best between {selector.k_interval_[0]:.3f} and", end=" "
-)
-print(
-    f"{selector.k_interval_[1]:.3f}; mean Spearman correlation on training targets",
-    end=" ",
-)
+low, high = selector.k_interval_
+print(f"\nk = {selector.k_:.3f}, best between {low:.3f} and {high:.3f};", end=" ")
+print("mean Spearman correlation on training targets", end=" ")
 print(f"{selector.k_curve_[:, 2].max():.3f}")
 for warning in caught:
     print("note:", warning.message)
 
 # 3. New targets: rank the sources before training, then fine-tune the pick.
 targets = tasks.held_out_targets
-X = [task.images for task in targets.values()]
-E = p2l.decision_function(X)
-vectors_of_targets = p2l[:-1].transform(X)
-size_terms, divergence_terms = selector.decision_terms(vectors_of_targets)
+X = list(targets.values())
+rows = explain(p2l, X, targets=list(targets), as_frame=False)
 picks = []
-for i, (name, task) in enumerate(targets.items()):
-    tuner = FineTuner(FrozenEstimator(p2l), catalog, **fine_tuning)
-    tuner.fit(task.images, task.labels)
-    picks.append(tuner.score(task.test_images, task.test_labels))
-    print(f"\nRanking for {name} ({len(task.images)} images)")
+for name, task in targets.items():
+    tuner = FineTuner(FrozenEstimator(p2l), catalog, for_targets).fit(task)
+    picks.append(tuner.score(task.X_test, task.y_test))
+    print(f"\nRanking for {name} ({len(task)} images)")
     print(f"  {'source':20}{'E':>8}{'size':>8}{'diverg.':>9}{'margin':>8}")
-    order = [names.index(source) for source in tuner.ranking_]
-    for j, below in zip(order, [*order[1:], None]):
-        margin = "" if below is None else f"{E[i, j] - E[i, below]:8.2f}"
-        terms = f"{size_terms[i, j]:8.2f}{divergence_terms[i, j]:9.2f}"
-        print(f"  {names[j]:20}{E[i, j]:8.2f}{terms}{margin}")
+    for row in rows:
+        if row["target"] == name:
+            terms = f"{row['size_term']:8.2f}{row['divergence_term']:9.2f}"
+            margin = "" if np.isnan(row["margin"]) else f"{row['margin']:8.2f}"
+            print(f"  {row['source']:20}{row['E']:8.2f}{terms}{margin}")
 
 # 4. Was it right? Fine-tune everything and compare.
 without, performance = measure(targets, "4. measuring all sources to judge")
-D = pairwise_divergence(vectors_of_targets, catalog.embeddings, metric="kl")
+vectors = p2l[:-1].transform(X)
+D = selector.divergences(vectors)
 columns = {
     "P2L pick": np.array(picks),
-    "largest": performance[:, names.index(largest)],
+    "largest": performance[:, largest],
     "nearest": performance[np.arange(len(targets)), D.argmin(axis=1)],
     "random": performance.mean(axis=1),
     "none": without[:, 0],
@@ -143,8 +142,8 @@ print(f"  {'mean':26}" + "".join(f"{v.mean():10.3f}" for v in columns.values()))
 print("\nPredicted against measured order, mean over the new targets")
 print(f"  {'':10}{'Spearman':>10}{'picks to best':>15}")
 for method, scores in [
-    ("P2L", E),
-    ("largest", size_terms),
+    ("P2L", selector.decision_function(vectors)),
+    ("largest", selector.decision_terms(vectors)["size"]),
     ("nearest", -D),
 ]:
     rho = spearman_score(performance, scores)

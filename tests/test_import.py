@@ -12,7 +12,7 @@ def test_every_public_name_is_there_without_torch():
         """
         import sklearn_p2l
         import sklearn_p2l.catalog, sklearn_p2l.datasets, sklearn_p2l.divergence
-        import sklearn_p2l.baselines, sklearn_p2l.evaluation, sklearn_p2l.ground_truth
+        import sklearn_p2l.selection, sklearn_p2l.evaluation, sklearn_p2l.ground_truth
         import sklearn_p2l.metrics, sklearn_p2l.plotting
 
         for name in sklearn_p2l.__all__:
