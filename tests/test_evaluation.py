@@ -312,3 +312,32 @@ def test_wrong_input(change, told):
     arguments |= change
     with pytest.raises(ValueError, match=told):
         evaluate_selectors(**arguments)
+
+
+class Counting(NearestSource):
+    """Counts how often it is asked, and warns of something of its own."""
+
+    calls = []
+
+    def decision_function(self, X):
+        self.calls.append(len(X))
+        warnings.warn("mind the gap", UserWarning, stacklevel=2)
+        return super().decision_function(X)
+
+
+def test_scores_are_computed_once_per_fold_and_warnings_are_heard():
+    Counting.calls.clear()
+    with pytest.warns(UserWarning, match="mind the gap"):
+        evaluate_selectors({"nearest": Counting(ZOO)}, X, I)
+    assert Counting.calls == [1, 1, 1]
+
+
+def test_what_is_reported_in_the_tables_does_not_warn_beside_them():
+    """A k without bound is k_low or k_high, and ties are expected values."""
+    tied = SourceCatalog.from_arrays(
+        [[1, 1, 1]] * 4, sizes=[100, 100, 100, 100], names=NAMES
+    )
+    selectors = {"P2L": SourceSelector(tied), "size": LargestSource(tied)}
+    result = evaluate_selectors(selectors, X, I)
+    assert of(result, "P2L")["pick"].isna().all()
+    assert np.isneginf(of(result, "P2L")["k_low"]).all()
