@@ -1,6 +1,7 @@
 """The command line: results on stdout, the rest on stderr, exit codes."""
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -11,10 +12,20 @@ import pytest
 from conftest import run_without_torch
 from PIL import Image
 
-from sklearn_p2l import DatasetEmbedder, SourceCatalog, SourceSelector, __version__
+from sklearn_p2l import (
+    DatasetEmbedder,
+    NetworkClassifier,
+    Source,
+    SourceCatalog,
+    SourceSelector,
+    Task,
+    __version__,
+    networks,
+)
 from sklearn_p2l.__main__ import main
 
 NETWORK = ["--backbone", "small_resnet", "--weights", "none", "--image-size", "16"]
+TRAINING = ["--image-size", "16", "--epochs", "2", "--quiet"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +52,43 @@ def zoo(folders, tmp_path_factory):
         assert main([*add, *options]) == 0
         options = ["--quiet"]  # the network is the one of the catalog
     return catalog
+
+
+@pytest.fixture(scope="module")
+def trained(folders, tmp_path_factory):
+    """A checkpoint of a small network, trained a little; it names its architecture."""
+    path = tmp_path_factory.mktemp("trained") / "net.safetensors"
+    classifier = NetworkClassifier(image_size=16, epochs=1, random_state=0)
+    classifier.fit(folders).to_source("net", checkpoint=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def startable(zoo, trained, tmp_path_factory):
+    """The catalog with checkpoints, but for the source that is ranked first."""
+    sources = [
+        Source(
+            source.name,
+            size=source.size,
+            embedding=source.embedding,
+            checkpoint=None if source.name == "dark" else trained,
+            architecture="small_resnet" if source.name == "blue" else None,
+            metadata=source.metadata,
+            fingerprint=source.fingerprint,
+        )
+        for source in SourceCatalog.load(zoo)
+    ]
+    folder = str(tmp_path_factory.mktemp("startable") / "catalog")
+    SourceCatalog(sources).save(folder)
+    return folder
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder that cannot be embedded: what is refused before has another reason."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    return tmp_path / "broken"
 
 
 @pytest.fixture
@@ -110,18 +158,77 @@ def test_catalog_add_makes_a_catalog_that_python_reads(p2l, zoo, folders):
     assert catalog.fingerprint == embedder.fingerprint_
 
 
-def test_catalog_add_takes_size_and_checkpoint(p2l, tmp_path, folders):
-    checkpoint = tmp_path / "net.safetensors"
-    checkpoint.write_bytes(b"weights")
-    details = ["--size", 500, "--architecture", "resnet18", "--n-classes", 7]
+def test_catalog_add_takes_size_and_checkpoint(p2l, tmp_path, folders, trained):
+    details = ["--size", 500, "--n-classes", 4, "--checkpoint", trained]
     add = ["catalog", "add", tmp_path / "zoo", "mine", folders / "red", *NETWORK]
-    code, out, _ = p2l(*add, *details, "--checkpoint", checkpoint)
+    code, out, _ = p2l(*add, *details)
     assert code == 0
-    assert "added mine" in out
+    assert out == f"added mine to {tmp_path / 'zoo'}, which now has 1 source\n"
     source = SourceCatalog.load(tmp_path / "zoo")["mine"]
-    assert (source.size, source.architecture, source.n_classes) == (500, "resnet18", 7)
+    assert (source.size, source.n_classes) == (500, 4)
+    assert source.architecture == "small_resnet"  # as the file says
+    copy = tmp_path / "zoo" / "checkpoints"
+    assert [str(path) for path in copy.iterdir()] == [source.checkpoint]
     with open(source.checkpoint, "rb") as file:
-        assert file.read() == b"weights"
+        assert file.read() == trained.read_bytes()
+
+
+def test_catalog_add_copies_only_the_checkpoint_that_is_added(
+    p2l, startable, tmp_path, folders, trained
+):
+    SourceCatalog.load(startable).save(tmp_path / "zoo")
+    add = ["catalog", "add", tmp_path / "zoo", "red", folders / "red"]
+    assert p2l(*add, "--checkpoint", trained)[0] == 0
+    catalog = SourceCatalog.load(tmp_path / "zoo")
+    assert catalog["blue"].checkpoint == str(trained)
+    assert catalog["red"].checkpoint.startswith(str(tmp_path / "zoo" / "checkpoints"))
+
+
+def test_catalog_add_refuses_checkpoints_before_embedding(
+    p2l, tmp_path, broken, trained
+):
+    add = ["catalog", "add", tmp_path / "zoo", "mine", broken, *NETWORK]
+    add.append("--checkpoint")
+    absent = p2l(*add, tmp_path / "absent.safetensors")
+    assert_refused(absent, "absent.safetensors: No such file")
+    unfit = p2l(*add, trained, "--architecture", "resnet18")
+    assert_refused(unfit, "must fit the architecture", "net.safetensors")
+    nameless = tmp_path / "nameless.safetensors"
+    networks.write_checkpoint(nameless, {"weight": np.zeros(3, np.float32)}, {})
+    assert_refused(p2l(*add, nameless), "--architecture must be given", "nameless")
+    assert_refused(p2l(*add, "IMAGENET1K_V1"), "--architecture must be given")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_published_weights_are_noted_and_not_opened(p2l, tmp_path, folders):
+    add = ["catalog", "add", tmp_path / "zoo", "net", folders / "red", *NETWORK]
+    details = ["--architecture", "resnet50", "--checkpoint", "IMAGENET1K_V2"]
+    assert p2l(*add, *details)[0] == 0
+    source = SourceCatalog.load(tmp_path / "zoo")["net"]
+    assert (source.architecture, source.checkpoint) == ("resnet50", "IMAGENET1K_V2")
+    assert "IMAGENET1K_V2" in p2l("catalog", "list", tmp_path / "zoo")[1]
+
+
+def test_catalog_remove(p2l, startable, tmp_path, trained):
+    SourceCatalog.load(startable).save(
+        tmp_path / "zoo", copy_checkpoints=["blue", "light"]
+    )
+    copies = list((tmp_path / "zoo" / "checkpoints").iterdir())
+    assert_refused(p2l("catalog", "remove", tmp_path / "zoo", "green"), "green", "blue")
+    everything = p2l("catalog", "remove", tmp_path / "zoo", "blue", "dark", "light")
+    assert_refused(everything, "at least one source")
+    assert p2l("catalog", "remove", tmp_path / "zoo", "dark") == (
+        0,
+        f"removed dark from {tmp_path / 'zoo'}, which now has 2 sources\n",
+        "",
+    )
+    _, out, _ = p2l("catalog", "remove", tmp_path / "zoo", "blue")
+    catalog = SourceCatalog.load(tmp_path / "zoo")
+    assert catalog.names == ("light",)
+    # Named where no other source needs it, and never deleted.
+    assert list((tmp_path / "zoo" / "checkpoints").iterdir()) == copies
+    left = [str(path) for path in copies if str(path) != catalog["light"].checkpoint]
+    assert [line.split()[3] for line in out.splitlines()[1:]] == left
 
 
 def test_catalog_list_and_show(p2l, zoo):
@@ -160,10 +267,10 @@ def test_rank_agrees_with_the_selector(p2l, zoo, folders):
     assert names == selector.predict(X)[0].tolist()
     E = dict(zip(catalog.names, np.asarray(selector.decision_function(X))[0]))
     for row in result["ranking"]:
-        assert row["score"] == pytest.approx(E[row["source"]])
-        assert row["size_term"] + row["divergence_term"] == pytest.approx(row["score"])
+        assert row["E"] == pytest.approx(E[row["source"]])
+        assert row["size_term"] + row["divergence_term"] == pytest.approx(row["E"])
     first, second, last = result["ranking"]
-    assert first["margin"] == pytest.approx(first["score"] - second["score"])
+    assert first["margin"] == pytest.approx(first["E"] - second["E"])
     assert last["margin"] is None
 
     _, table, _ = p2l("rank", folders / "red", zoo, "--k", "-0.7", "--top", 2)
@@ -171,6 +278,42 @@ def test_rank_agrees_with_the_selector(p2l, zoo, folders):
     assert title == "red (k = -0.7, kl)"
     assert header.split()[:4] == ["rank", "source", "size", "E"]
     assert [row.split()[1] for row in rows] == names[:2]
+
+
+def test_rank_leaves_the_dataset_itself_out(p2l, zoo, folders, tmp_path):
+    rank = ["rank", folders / "dark", zoo, "--quiet", "--format", "json"]
+    ranking = json.loads(p2l(*rank, "--k", -5)[1])["ranking"]
+    assert ranking[0]["source"] == "dark"
+    ranking = json.loads(p2l(*rank, "--exclude-self")[1])["ranking"]
+    assert {row["source"] for row in ranking} == {"blue", "light"}
+    SourceCatalog.load(zoo)[["dark"]].save(tmp_path / "dark")
+    rank[2] = tmp_path / "dark"
+    assert_refused(p2l(*rank, "--exclude-self"), "no source for dark")
+
+
+def test_only_results_reach_stdout(p2l, folders, monkeypatch):
+    open_network = networks.open_network
+
+    def noisy(*args, **kwargs):
+        print("Downloading: weights")
+        return open_network(*args, **kwargs)
+
+    monkeypatch.setattr(networks, "open_network", noisy)
+    code, out, err = p2l("embed", folders / "red", *NETWORK, "--quiet")
+    assert code == 0
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["red"]
+    assert err == "Downloading: weights\n"
+
+
+def test_k_is_finite_and_mostly_negative(p2l, zoo, folders):
+    rank = ["rank", folders / "red", zoo, "--quiet"]
+    code, out, err = p2l(*rank, "--k", 2)
+    assert code == 0
+    assert out.startswith("red (k = 2, kl)")
+    assert err.startswith("p2l: warning: --k 2 prefers distant sources")
+    assert err.count("\n") == 1
+    for k in ("nan", "inf", "-inf"):
+        assert_refused(p2l(*rank, f"--k={k}"), "--k must be a finite number", k)
 
 
 def test_rank_takes_what_embed_prints_from_stdin(p2l, zoo, folders, monkeypatch):
@@ -248,13 +391,26 @@ def test_a_second_source_of_a_name_is_refused_before_embedding(p2l, zoo, tmp_pat
     assert_refused(result, "has a source 'dark' already")
 
 
-def test_another_network_is_refused_before_images_are_read(p2l, zoo, folders, tmp_path):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
-    for command in (["rank"], ["catalog", "add", zoo, "new"]):
-        data = [tmp_path / "broken"] + ([zoo] if command == ["rank"] else [])
-        result = p2l(*command, *data, "--random-state", 1)
+def test_another_network_is_refused_before_images_are_read(p2l, zoo, broken):
+    for command in (["rank", broken, zoo], ["catalog", "add", zoo, "new", broken]):
+        result = p2l(*command, "--random-state", 1)
         assert_refused(result, "same reference network")
+
+
+def test_signed_features_are_told_or_refused(p2l, tmp_path, folders, broken):
+    signed = [*NETWORK, "--quiet", "--layer", "body.5.bn2"]
+    assert "have a sign" in p2l("embed", folders / "red", *signed)[2]
+    add = ["catalog", "add", tmp_path / "zoo", "red", folders / "red"]
+    assert p2l(*add, *signed)[0] == 0
+    rank = ["rank", broken, tmp_path / "zoo", "--quiet"]
+    assert_refused(p2l(*rank), "must be non-negative for metric='kl'")
+    near = [folders / "blue", tmp_path / "zoo", "--quiet", "--metric", "cityblock"]
+    assert p2l("rank", *near)[::2] == (0, "")
+    # Also where the vectors of the catalog happen to have no negative number.
+    source = SourceCatalog.load(tmp_path / "zoo")["red"]
+    source = dataclasses.replace(source, embedding=np.abs(source.embedding))
+    SourceCatalog([source]).save(tmp_path / "zoo")
+    assert_refused(p2l(*rank), "have a sign", "--metric must be cityblock")
 
 
 def test_bad_input_is_one_line_and_exit_code_2(p2l, zoo, folders, tmp_path, rng):
@@ -285,13 +441,31 @@ def test_skipped_images_are_told_in_one_line(p2l, zoo, folders, tmp_path):
 
 def test_usage_is_told(p2l):
     assert p2l("--version")[:2] == (0, f"p2l {__version__}\n")
-    code, out, err = p2l()
-    assert (code, out) == (2, "")
-    assert "usage: p2l" in err
-    for command in ("embed", "catalog add", "catalog list", "rank", "learn-k"):
+    catalog = [f"catalog {action}" for action in ("add", "list", "show", "remove")]
+    for command in ("embed", *catalog, "rank", "learn-k", "tune"):
         code, out, _ = p2l(*command.split(), "--help")
         assert code == 0
         assert f"usage: p2l {command}" in out
+
+
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        ("", ["COMMAND", "see p2l --help"]),
+        ("rate", ["'rate'", "see p2l --help"]),
+        ("rank --top 3", ["DATASET, CATALOG", "see p2l rank --help"]),
+        ("rank a b --top few", ["--top", "'few'", "see p2l rank --help"]),
+        ("catalog remove zoo", ["NAME", "see p2l catalog remove --help"]),
+        ("embed a --max-samples few", ["auto or none, got 'few'"]),
+        ("tune a", ["--output", "see p2l tune --help"]),
+        ("tune a --output b --epochs 0", ["--epochs", "from 1, got '0'"]),
+        ("tune a --output b --learning-rate inf", ["--learning-rate", "above 0"]),
+        ("tune a --output b --test-size 1", ["--test-size", "between 0 and 1"]),
+        ("tune a --output b --test-size 0.5 --test c", ["not allowed with"]),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(p2l, command, words):
+    assert_refused(p2l(*command.split()), *words)
 
 
 def test_an_interrupt_ends_with_130(p2l, zoo, monkeypatch):
@@ -312,3 +486,149 @@ def test_a_closed_pipe_is_quiet(tmp_path, rng):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_tune_trains_a_model_that_serves_as_a_checkpoint(p2l, tmp_path, folders):
+    model = tmp_path / "model.safetensors"
+    tune = ["tune", folders, "--output", model, *TRAINING, "--test-size", 0.25]
+    code, out, err = p2l(*tune, "--format", "json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    classes = ["blue", "dark", "light", "red"]
+    assert result["source"] is None
+    assert result["architecture"] == "small_resnet"
+    assert result["weights"] is None
+    assert (result["n_train"], result["n_test"]) == (13, 5)
+    assert result["classes"] == classes
+    assert result["file"] == str(model)
+    assert 0 <= result["score"] <= 1
+    metadata = networks.checkpoint_metadata(model)
+    assert metadata["architecture"] == "small_resnet"
+    assert metadata["image_size"] == "16"
+    assert json.loads(metadata["classes"]) == classes
+
+    _, table, _ = p2l(*tune)
+    rows = dict(line.split("  ", 1) for line in table.splitlines())
+    assert rows["classes"].strip() == "4: blue, dark, light, red"
+    # The same seed gives the same model.
+    assert rows["accuracy on the test images"].strip() == f"{result['score']:.3f}"
+
+    add = ["catalog", "add", tmp_path / "zoo", "mine", folders, *NETWORK]
+    assert p2l(*add, "--checkpoint", model)[0] == 0
+    source = SourceCatalog.load(tmp_path / "zoo")["mine"]
+    assert (source.architecture, source.n_classes) == ("small_resnet", 4)
+    again = NetworkClassifier(str(model), epochs=1).fit(folders)
+    assert (again.backbone_, again.image_size_) == ("small_resnet", 16)
+    tuned = p2l("tune", folders, "--backbone", model, "--output", model, *TRAINING)
+    assert f"{model}" in tuned[1]
+
+
+def test_tune_scores_on_a_given_test_part(p2l, tmp_path, folders):
+    model = tmp_path / "model.safetensors"
+    tune = ["tune", folders, "--test", folders, "--output", model, *TRAINING]
+    result = json.loads(p2l(*tune, "--format", "json")[1])
+    assert (result["n_train"], result["n_test"]) == (18, 18)
+    classifier = NetworkClassifier(image_size=16, epochs=2, random_state=0)
+    task = Task.from_folder(folders)
+    assert result["score"] == classifier.fit(task).score(task.X, task.y)
+
+
+def test_tune_starts_from_the_best_source_with_a_checkpoint(
+    p2l, tmp_path, folders, startable, trained
+):
+    model = tmp_path / "model.safetensors"
+    tune = ["tune", folders, "--output", model, *TRAINING, "--format", "json"]
+    tune += ["--catalog", startable, "--test", folders]
+    ranking = p2l("rank", folders, startable, "--format", "json", "--quiet")[1]
+    ranking = [row["source"] for row in json.loads(ranking)["ranking"]]
+    assert ranking[0] == "dark"  # which has none
+    code, out, err = p2l(*tune)
+    assert code == 0
+    result = json.loads(out)
+    assert result["source"] == ranking[1]
+    assert result["weights"] == str(trained)
+    assert err.startswith("p2l: warning: ")
+    assert "'dark'" in err
+    assert err.count("\n") == 1
+    for name in ("blue", "light"):
+        code, out, err = p2l(*tune, "--source", name)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["source"] == name
+        assert json.loads(out)["architecture"] == "small_resnet"
+
+
+def test_tune_tells_what_it_trains(p2l, tmp_path, folders, startable):
+    options = ["--output", tmp_path / "model.safetensors", *TRAINING[:-1]]
+    options += ["--catalog", startable, "--source", "blue"]
+    _, out, err = p2l("tune", folders, *options)
+    assert err.startswith("p2l: training small_resnet from blue\n")
+    assert out.splitlines()[0].split() == ["source", "blue"]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--output", "model.pt"], ["end in .safetensors", "model.pt"]),
+        (["--output", "no/model.safetensors"], ["--output must lie in a folder"]),
+        (["--output", "{trained}", "--catalog", "{startable}"], ["checkpoint of"]),
+        (["--source", "blue"], ["--source must be given only with --catalog"]),
+        (["--k", "-2"], ["--k must be given only with --catalog"]),
+        (["--catalog", "{startable}", "--backbone", "vgg16"], ["--backbone"]),
+        (["--catalog", "{startable}", "--weights", "none"], ["--weights"]),
+        (["--catalog", "{startable}", "--source", "blue", "--k", "-2"], ["--k"]),
+        (["--catalog", "{startable}", "--source", "green"], ["green", "blue, dark"]),
+        (["--catalog", "{startable}", "--source", "dark"], ["'dark'", "checkpoint"]),
+        (["--catalog", "{startable}", "--k", "nan"], ["--k must be a finite"]),
+        (["--catalog", "{zoo}"], ["a source with a checkpoint"]),
+        (["--catalog", "nowhere"], ["nowhere"]),
+        (["--test-size", "0.01"], ["--test-size must leave images of each class"]),
+        (["--test", "nowhere"], ["nowhere"]),
+        (["--test", "{folders}/red"], ["subfolder of its class"]),
+    ],
+)
+def test_tune_refuses_before_it_embeds_or_trains(
+    p2l, tmp_path, monkeypatch, folders, zoo, startable, trained, options, words
+):
+    def late(*args, **kwargs):
+        raise AssertionError("too late")
+
+    monkeypatch.setattr(NetworkClassifier, "fit", late)
+    monkeypatch.setattr(DatasetEmbedder, "fit", late)
+    monkeypatch.chdir(tmp_path)
+    paths = {"folders": folders, "zoo": zoo, "startable": startable, "trained": trained}
+    options = [option.format(**paths) for option in options]
+    if "--output" not in options:
+        options += ["--output", "model.safetensors"]
+    assert_refused(p2l("tune", folders, *options), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tune_needs_class_folders_and_a_network_that_is_known(p2l, tmp_path, folders):
+    options = ["--output", tmp_path / "model.safetensors", *TRAINING]
+    assert_refused(p2l("tune", tmp_path / "none", *options), "none")
+    assert_refused(p2l("tune", folders / "red", *options), "subfolder of its class")
+    unknown = p2l("tune", folders, *options, "--backbone", "resnet99")
+    assert_refused(unknown, "backbone must be", "resnet99")
+
+
+def test_an_interrupted_training_writes_nothing(p2l, tmp_path, folders, monkeypatch):
+    train = networks.train
+
+    def interrupted(*args, **kwargs):
+        history, _ = train(*args, **kwargs)
+        return history, True
+
+    monkeypatch.setattr(networks, "train", interrupted)
+    options = ["--output", tmp_path / "model.safetensors", *TRAINING]
+    assert p2l("tune", folders, *options) == (130, "", "p2l: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_test_part_that_cannot_be_read_costs_no_model(p2l, tmp_path, folders):
+    (tmp_path / "test" / "red").mkdir(parents=True)
+    (tmp_path / "test" / "red" / "a.png").write_bytes(b"no image")
+    model = tmp_path / "model.safetensors"
+    options = ["--test", tmp_path / "test", "--output", model, *TRAINING]
+    refused = p2l("tune", folders, *options)
+    assert_refused(refused, f"was written to {model}", "a.png")
+    assert "classes" in networks.checkpoint_metadata(model)

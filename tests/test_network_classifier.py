@@ -1,4 +1,5 @@
 import functools
+import json
 import pickle
 import subprocess
 import sys
@@ -377,6 +378,9 @@ def test_to_source_and_back(zoo, digits, tmp_path):
     made = tuner.to_source("five", embedding=source.embedding, checkpoint=path, size=7)
     assert made.size == 7 and made.n_classes == 5 and made.fingerprint is None
     assert tuner.to_source("four", checkpoint=path, columns={"a": 2}).columns["a"] == 2
+    described = networks.checkpoint_metadata(path)
+    assert json.loads(described["classes"]) == tuner.classes_.tolist()
+    assert described["architecture"] == "small_resnet"
     stored = load_file(path)
     assert stored.keys() == tuner.weights_.keys()
     for key, value in stored.items():

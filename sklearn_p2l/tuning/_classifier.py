@@ -1,5 +1,6 @@
 """NetworkClassifier: trains one network on one task."""
 
+import json
 import os
 import warnings
 from numbers import Integral, Real
@@ -474,6 +475,9 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     ):
         """Write the trained weights and return the entry for a SourceCatalog.
 
+        The file also says what is needed to use it: architecture, size of the images,
+        and the names of the classes as JSON.
+
         Parameters
         ----------
         name : str
@@ -525,7 +529,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
             metadata=metadata,
             fingerprint=fingerprint,
         )
-        networks.write_checkpoint(checkpoint, self.weights_, self._metadata)
+        classes = json.dumps(self.classes_.tolist(), default=str)
+        networks.write_checkpoint(
+            checkpoint, self.weights_, self._metadata | {"classes": classes}
+        )
         return source
 
     @property

@@ -1,0 +1,109 @@
+"""``p2l embed``, ``p2l rank`` and ``p2l learn-k``: vectors, and what they tell."""
+
+import numpy as np
+
+from sklearn_p2l._cli._reading import read_improvements, read_k
+from sklearn_p2l._cli._tables import cell, json_line, pairs, table
+from sklearn_p2l._cli._vectors import embedded, embedder_options, read_datasets
+from sklearn_p2l.catalog import SourceCatalog
+from sklearn_p2l.selection import SourceSelector, explain
+
+
+def embed(args):
+    """Print the vectors of datasets."""
+    records = embedded(read_datasets(args.datasets), embedder_options(args))
+    return map(json_line, records)
+
+
+def rank(args):
+    """Rank the sources for datasets."""
+    catalog = SourceCatalog.load(args.catalog)
+    if args.top is not None and not 1 <= args.top <= len(catalog):
+        raise ValueError(
+            f"--top must be from 1 to {len(catalog)}, the number of sources, got "
+            f"{args.top}."
+        )
+    k, metric = read_k(args.k, args.metric)
+    selector = checked_selector(
+        catalog, k=k, metric=metric, exclude_self=args.exclude_self
+    )
+    records = read_datasets([args.dataset])
+    rankings = ranked(selector, records, embedder_options(args))
+    lines = []
+    for record, rows in zip(records, rankings):
+        if not rows:
+            raise ValueError(
+                f"--exclude-self leaves no source for {record['name']}: all of "
+                f"{args.catalog} are {record['name']} itself."
+            )
+        rows = rows[: args.top]
+        if args.format == "json":
+            for row in rows:
+                row["checkpoint"] = catalog[row["source"]].checkpoint
+            head = {"target": record["name"], "k": k, "metric": metric}
+            lines.append(json_line(head | {"ranking": rows}))
+            continue
+        header = [key.replace("_", " ") for key in rows[0]]
+        lines += ["" for _ in lines[:1]]  # between tables
+        lines.append(f"{cell(record['name'])} (k = {k:.6g}, {metric})")
+        lines += table(header, *(list(row.values()) for row in rows))
+    return lines
+
+
+def checked_selector(catalog, **parameters):
+    """Make a selector that has checked its parameters and the catalog."""
+    any_target = np.ones((1, max(1, catalog.n_features)))
+    return SourceSelector(catalog, **parameters).fit(any_target)
+
+
+def ranked(selector, records, options):
+    """Return the rows of a ranking, best first, for each of the datasets."""
+    catalog, metric = selector.sources_, selector.metric
+    records = embedded(records, options, catalog, metric)
+    X = np.array([record["embedding"] for record in records])
+    rankings = [[] for _ in records]
+    for row in explain(selector, X, as_frame=False):
+        rankings[row.pop("target")].append(row)
+    return rankings
+
+
+def learn_k(args):
+    """Learn k from measured improvements."""
+    catalog = SourceCatalog.load(args.catalog)
+    targets, improvements = read_improvements(args.improvements, catalog.names)
+    selector = checked_selector(
+        catalog, k=-1.0, metric=args.metric or "kl", top=args.top_sources
+    )
+    records = read_datasets(args.datasets)
+    names = [record["name"] for record in records]
+    for n, what in [(0, "no dataset is"), (2, "several datasets are")]:
+        if wrong := [t for t in targets if min(names.count(t), 2) == n]:
+            raise ValueError(
+                f"every row of {args.improvements} must have one dataset: {what} named "
+                f"{', '.join(wrong)}; there are {', '.join(names)}."
+            )
+    records = [records[names.index(target)] for target in targets]
+    options = embedder_options(args)
+    records = embedded(records, options, catalog, selector.metric)
+    X = np.array([record["embedding"] for record in records])
+    selector.set_params(k="auto").fit(X, improvements)
+    low, high = selector.k_interval_
+    spearman = selector.k_curve_[:, 2].max()
+    if args.format == "json":
+        result = {
+            "k": selector.k_,
+            "interval": [low, high],
+            "spearman": spearman,
+            "metric": selector.metric,
+            "n_targets": len(targets),
+        }
+        return [json_line(result)]
+    return pairs(
+        {
+            "k": f"{selector.k_:.6g}",
+            "interval": f"{low:.6g} to {high:.6g}",
+            "mean Spearman correlation on these targets": f"{spearman:.3f}",
+            "metric": selector.metric,
+            "number of targets": str(len(targets)),
+        }
+    )

@@ -1,0 +1,129 @@
+"""Datasets as vectors: those that `embed` has printed, and those still to be made."""
+
+import json
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from sklearn_p2l._provenance import check_same_fingerprint
+from sklearn_p2l.divergence import NON_NEGATIVE
+from sklearn_p2l.embedding import DatasetEmbedder
+from sklearn_p2l.exceptions import SignedFeaturesWarning
+from sklearn_p2l.samples import BAGS, list_images
+
+# What decides the reference network: kept with vectors and in the metadata of sources.
+_REFERENCE = ("backbone", "weights", "layer", "image_size", "summary", "random_state")
+
+
+def read_datasets(datasets):
+    """List datasets as `embed` prints them, without a vector where it is to be made."""
+    records = []
+    for dataset in datasets:
+        name, size = os.path.basename(os.path.abspath(dataset)), None
+        if BAGS.recognises(dataset):
+            os.stat(dataset)  # an absent file is an error now, not after other work
+            name = re.sub(r"\.tsv(\.gz)?$", "", name, flags=re.IGNORECASE)
+        elif dataset == "-" or (os.path.exists(dataset) and not os.path.isdir(dataset)):
+            records += _read_vectors(dataset)
+            continue
+        else:
+            size = len(list_images(dataset))
+        records.append({"name": name, "size": size, "dataset": dataset})
+    return records
+
+
+def _read_vectors(path):
+    """Read lines that `embed` has printed."""
+    records = []
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
+        for line in text.rstrip().split("\n"):
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+                raise ValueError("it must be an object with a name")
+            vector = record.get("embedding")
+            if not isinstance(vector, list) or {*map(type, vector)} - {int, float}:
+                raise ValueError("its embedding must be a list of numbers")
+            record = {"size": None, "fingerprint": None, "embedder": None} | record
+            if not isinstance(record["fingerprint"], (str, type(None))):
+                raise ValueError("its fingerprint must be a string or null")
+            record.pop("dataset", None)
+            records.append(record)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must be a folder of images, a .tsv or .tsv.gz file of bags, or "
+            f"lines that p2l embed has printed; line {len(records) + 1}: {error}."
+        ) from error
+    return records
+
+
+def embedder_options(args):
+    """Return the parameters of DatasetEmbedder among the arguments of a command."""
+    known = DatasetEmbedder().get_params()
+    return {key: value for key, value in vars(args).items() if key in known}
+
+
+def embedded(records, options, catalog=None, metric=None):
+    """Add the vectors that are absent; what does not fit the catalog is an error."""
+    absent = [record for record in records if "dataset" in record]
+    for record in records:
+        if "dataset" not in record:
+            width = len(record["embedding"])
+            _check_fits(catalog, record["name"], record["fingerprint"], width)
+    if not absent:
+        return records
+    embedder = DatasetEmbedder(random_state=0, verbose=1)
+    embedder.set_params(**_reference_of(catalog) | options)
+    datasets = [record.pop("dataset") for record in absent]
+    _open(embedder, datasets, metric)
+    fingerprint, width = embedder.fingerprint_, embedder.n_features_out_
+    names = ", ".join(record["name"] for record in absent)
+    _check_fits(catalog, names, fingerprint, width)
+    settings = {key: embedder.get_params()[key] for key in _REFERENCE}
+    for key in ("backbone", "weights"):  # files are found from other folders, too
+        if settings[key] is not None and os.path.exists(settings[key]):
+            settings[key] = os.path.abspath(settings[key])
+    vectors = np.asarray(embedder.transform(datasets)).tolist()
+    for record, vector in zip(absent, vectors):
+        record |= {"fingerprint": fingerprint, "embedder": settings}
+        record["embedding"] = vector
+    return records
+
+
+def _open(embedder, datasets, metric):
+    """Open the reference network; one that the metric cannot use is an error."""
+    with warnings.catch_warnings():
+        if metric is not None:  # what it would warn of is found out here
+            warnings.simplefilter("ignore", SignedFeaturesWarning)
+        embedder.fit(datasets)
+    if metric in NON_NEGATIVE and embedder.signed_:
+        raise ValueError(
+            f"--metric must be cityblock, euclidean or cosine for layer "
+            f"{embedder.layer_!r} of {embedder.backbone}, whose features have a sign, "
+            f"got {metric}; or pass a layer that follows a ReLU by --layer."
+        )
+
+
+def _check_fits(catalog, what, fingerprint, width):
+    if catalog is not None:
+        check_same_fingerprint(fingerprint, catalog.fingerprint, what)
+        if width != catalog.n_features:
+            raise ValueError(
+                f"{what} must have a vector as wide as those of the catalog, "
+                f"{catalog.n_features}, got {width}."
+            )
+
+
+def _reference_of(catalog):
+    """Return what is known of the reference network of a catalog."""
+    for source in reversed(catalog or []):
+        kept = source.metadata.get("embedder") if source.metadata else None
+        if kept is not None:
+            return {key: kept[key] for key in _REFERENCE if key in kept}
+    # Without settings, at least the fingerprint begins with the name of the network.
+    fingerprint = catalog and catalog.fingerprint
+    return {"backbone": fingerprint.split(":")[0]} if fingerprint else {}
