@@ -74,7 +74,7 @@ def test_constant_ranking_takes_off_each_targets_level():
     assert np.isnan(never.mean_improvement_[1])
     assert never.predict(X)[0, -1] == "b"
     assert np.isfinite(never.decision_function(X)).all()  # last, but a candidate
-    with pytest.raises(ValueError, match="y must hold measured improvements"):
+    with pytest.raises(ValueError, match="requires y to be passed"):
         ConstantRanking(ZOO).fit(X, None)
 
 

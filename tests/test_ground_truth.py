@@ -803,9 +803,7 @@ def test_files_that_cannot_be_read_fail_their_cells_alone(zoo, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     targets = {"good": (X, y), "bad": ([str(broken)] * 40, y)}
-    with pytest.warns(
-        FailedCellsWarning, match="3 of 6 cells.*must be readable"
-    ):
+    with pytest.warns(FailedCellsWarning, match="3 of 6 cells.*must be readable"):
         result = measure_improvement(
             targets, zoo, CLASSIFIER, folder=tmp_path / "out", verbose=0
         )
