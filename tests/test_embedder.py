@@ -652,7 +652,8 @@ def test_progress_names_the_dataset_and_the_total(datasets, capsys, tmp_path):
     for i in range(3):
         Image.fromarray(datasets[0][i]).save(tmp_path / "birds" / f"{i}.png")
     small(verbose=1).fit_transform([tmp_path / "birds"])
-    assert "embedding birds" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "embedding birds" in shown and "3/3" in shown
 
 
 # -- the fingerprint stands for what was fitted --------------------------------------

@@ -73,12 +73,13 @@ def naming(number):
 
 def progress_over(datasets, n_jobs, max_samples, verbose):
     """A progress bar of samples, or where several jobs run of datasets."""
+    unit, total = " samples", None
     if n_jobs > 1:
         unit, total = " datasets", len(datasets)
-    else:
+    elif verbose:
         lengths = [length_of(dataset) for dataset in datasets]
         if isinstance(max_samples, Integral):
             lengths = [n and min(n, max_samples) for n in lengths]
-        known = None not in lengths and max_samples != "auto"
-        unit, total = " samples", sum(lengths) if known else None
+        if None not in lengths and max_samples != "auto":
+            total = sum(lengths)
     return progress_bar(desc="embedding", unit=unit, total=total, disable=not verbose)

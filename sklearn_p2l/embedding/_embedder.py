@@ -452,7 +452,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     def _summarize(self, dataset, number, key, bar=None):
         """Summarise one dataset, or look its summary up."""
         if bar is not None:
-            bar.set_description(f"embedding {name_of(dataset) or f'dataset {number}'}")
+            name = name_of(dataset) or f"dataset {number}"
+            bar.set_description_str(f"embedding {name}")
         with naming(number):
             if self.layer_ is None:
                 features = check_features(dataset, self.n_features_out_)

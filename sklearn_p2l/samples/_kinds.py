@@ -7,7 +7,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_p2l.samples._bags import BAGS
 from sklearn_p2l.samples._features import FEATURES
-from sklearn_p2l.samples._images import IMAGES
+from sklearn_p2l.samples._images import IMAGES, list_images
 
 # In the order in which they are asked; images are what nobody else recognises.
 MODALITIES = (FEATURES, BAGS, IMAGES)
@@ -74,6 +74,6 @@ def name_of(dataset):
 
 def length_of(dataset):
     """Number of samples, or None where that is not known without reading them."""
-    if isinstance(dataset, (str, os.PathLike)) or not isinstance(dataset, Sized):
-        return None
-    return len(dataset)
+    if isinstance(dataset, (str, os.PathLike)):
+        return None if BAGS.recognises(dataset) else len(list_images(dataset))
+    return len(dataset) if isinstance(dataset, Sized) else None
