@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from sklearn_p2l import SourceSelector
-from sklearn_p2l.baselines import (
+from sklearn_p2l.selection import (
     ConstantRanking,
     LargestSource,
     NearestSource,

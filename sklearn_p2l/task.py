@@ -1,6 +1,7 @@
 """A task: samples with their labels, and how the two are found together."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.sparse import issparse
 from sklearn.utils import check_consistent_length
 
 from sklearn_p2l._compat import is_missing
-from sklearn_p2l.samples import as_samples, class_folders, is_map_style
+from sklearn_p2l.samples import BAGS, as_samples, class_folders, is_map_style
 
 __all__ = ["Task"]
 
@@ -45,8 +46,8 @@ class Task:
     Raises
     ------
     ValueError
-        If samples and labels differ in number, there are fewer than two classes, or the
-        test part has classes that the other part has not.
+        If samples and labels differ in number, a label is missing, there are fewer than
+        two classes, or the test part has labels that the other part has not.
 
     See Also
     --------
@@ -92,6 +93,12 @@ class Task:
         check_consistent_length(self.y, self.groups)
         if self.y_test is not None:
             check_labels(self.X_test, self.y_test)
+            shape, shape_test = np.shape(self.y), np.shape(self.y_test)
+            if shape[1:] != shape_test[1:]:
+                raise ValueError(
+                    "y_test must have the columns of y, got labels of shape "
+                    f"{shape_test} and {shape}."
+                )
         if np.ndim(self.y) == 1:
             self._check_classes()
 
@@ -105,7 +112,12 @@ class Task:
         return f"Task({len(self)} samples, {n}{test})"
 
     def _check_classes(self):
-        classes = np.unique(np.asarray(self.y))
+        try:
+            classes = np.unique(np.asarray(self.y))
+        except TypeError as error:
+            raise ValueError(
+                f"y must hold labels of one type, got several: {error}."
+            ) from error
         if len(classes) < 2:
             raise ValueError(
                 f"y must have at least two classes, got one: {classes[0]}."
@@ -168,7 +180,7 @@ class Task:
             A map-style torch Dataset of (image, label, ...), or one of Hugging Face
             with a column of images and one of labels. Labels are taken from its
             `targets` or its column where it has such, and else by reading every item
-            once.
+            once. Of Hugging Face's ClassLabel, labels are the names.
 
         label : str, default=None
             Column of the labels in a Dataset of Hugging Face; None takes "label",
@@ -182,7 +194,7 @@ class Task:
         Raises
         ------
         ValueError
-            If the Dataset is a stream, or no label is found in it.
+            If the Dataset is a stream or several splits, or an item has no label.
 
         Examples
         --------
@@ -197,6 +209,11 @@ class Task:
         >>> Task.from_dataset(Shapes()).y
         array([0, 1, 1])
         """
+        if isinstance(dataset, Mapping):
+            raise ValueError(
+                f"dataset must be one Dataset, got several, {list(dataset)}; pass one "
+                f"of them, dataset[{next(iter(dataset), 'train')!r}]."
+            )
         if not is_map_style(dataset):
             raise ValueError(
                 "dataset must be a map-style Dataset, with a length and items by "
@@ -208,6 +225,8 @@ class Task:
 
 def check_labels(X, y):
     """Check that every sample has a label."""
+    if isinstance(y, str):
+        raise ValueError(f"y must hold a label for every sample, got one str, {y!r}.")
     check_consistent_length(X, y)
     if hasattr(y, "__array__") or isinstance(y, (list, tuple)):
         if any(is_missing(v) for v in np.asarray(y, dtype=object).ravel()):
@@ -224,21 +243,32 @@ def _labels_of(dataset, label):
                 f"{list(dataset.column_names)}; pass label='<its name>'."
             )
         feature = (getattr(dataset, "features", None) or {}).get(found[0])
-        values = list(dataset[found[0]])
+        values = _as_python(dataset[found[0]])
         names = getattr(feature, "names", None)
-        return values if names is None else [names[value] for value in values]
-    for name in _TARGETS:
-        values = getattr(dataset, name, None)
-        if values is not None and len(values) == len(dataset):
-            return [v.item() if hasattr(v, "item") else v for v in values]
+        if names is None:
+            return values
+        # Where labels are kept secret, as of a competition's test part, they are -1.
+        return [None if v is None or v < 0 else names[v] for v in values]
+    if label is not None:
+        raise ValueError(
+            f"label must be None for a Dataset without columns, got {label!r}."
+        )
+    if getattr(dataset, "target_transform", None) is None:
+        for name in _TARGETS:
+            values = getattr(dataset, name, None)
+            if values is not None and len(values) == len(dataset):
+                return _as_python(values)
     first = dataset[0]
     if not isinstance(first, (tuple, list)) or len(first) < 2:
         raise ValueError(
             "items of a dataset with labels must be (image, label, ...), got "
             f"{type(first).__name__}; pass samples and labels by themselves."
         )
-    labels = [dataset[i][1] for i in range(len(dataset))]
-    return [v.item() if hasattr(v, "item") else v for v in labels]
+    return _as_python(dataset[i][1] for i in range(len(dataset)))
+
+
+def _as_python(values):
+    return [v.tolist() if hasattr(v, "tolist") else v for v in values]
 
 
 def as_task(task, what="the task"):
@@ -280,7 +310,7 @@ def as_labelled(X, y):
     if y is not None:
         X = X.X if isinstance(X, Task) else X
         return as_samples(X), y
-    if isinstance(X, (str, os.PathLike)):
+    if isinstance(X, (str, os.PathLike)) and not BAGS.recognises(X):
         X = Task.from_folder(X)
     elif not isinstance(X, Task) and is_map_style(X):
         X = Task.from_dataset(X)

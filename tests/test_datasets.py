@@ -1,5 +1,8 @@
+"""Datasets: what kinds there are, in which forms, and the small tasks."""
+
 import os
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -8,13 +11,24 @@ from conftest import real_file
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from sklearn_p2l.datasets import (
+from sklearn_p2l import Task
+from sklearn_p2l.datasets import Bag, Context, list_images, load_small_tasks
+from sklearn_p2l.embedding import Vectors
+from sklearn_p2l.samples import (
+    MODALITIES,
+    _kinds,
+    as_samples,
+    class_folders,
     content_key,
     image_batches,
-    is_features,
-    list_images,
-    load_small_tasks,
+    is_map_style,
+    length_of,
+    modality_of,
+    name_of,
+    random_part,
+    take,
 )
+from sklearn_p2l.samples._modality import Modality
 
 
 def read(dataset, batch_size=7, **kwargs):
@@ -68,6 +82,28 @@ class IterableStyle:
         return iter(self.items)
 
 
+class Columns(MapStyle):
+    """What Datasets of Hugging Face offer: items are dicts, and they are iterable."""
+
+    def __init__(self, **columns):
+        self.columns_ = columns
+        super().__init__([dict(zip(columns, row)) for row in zip(*columns.values())])
+
+    @property
+    def column_names(self):
+        return list(self.columns_)
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def __getitem__(self, key):
+        return self.columns_[key] if isinstance(key, str) else super().__getitem__(key)
+
+
+def a_bag(text="Paris lies in France."):
+    return Bag("France", "Paris", [Context(text, (14, 20), (0, 5))])
+
+
 def test_all_forms_are_the_same_dataset(images, folder):
     import torch
     from torch.utils.data import TensorDataset
@@ -86,7 +122,12 @@ def test_all_forms_are_the_same_dataset(images, folder):
         "array of paths": np.array(paths),
         "map": MapStyle([(i, 0) for i in images]),
         "iterable": IterableStyle([(i, 0) for i in images]),
+        "columns": Columns(label=range(20), image=list(images)),
+        "columns, another name": Columns(img=list(images), label=range(20)),
+        "one column": Columns(picture=list(images)),
+        "stream of dicts": IterableStyle([{"label": 0, "image": i} for i in images]),
         "generator": (i for i in images),
+        "tensor": chw,
         "tensors": TensorDataset(chw),
         "iterable of tensors": IterableStyle(list(chw / 255)),
     }
@@ -322,12 +363,291 @@ def test_nothing_left_is_an_error():
         read(dataset, on_error="skip")
 
 
-def test_is_features(images):
+# -- kinds of samples -----------------------------------------------------------------
+
+
+def test_what_is_of_which_kind(images, folder):
     pd = pytest.importorskip("pandas")
-    assert is_features(np.ones((3, 4)))
-    assert is_features(pd.DataFrame(np.ones((3, 4))))
-    for dataset in (images, images[..., 0], list(images), "folder", MapStyle([])):
-        assert not is_features(dataset)
+    import torch
+
+    kinds = {
+        "features": [
+            np.ones((3, 4)),
+            images[0, :, :, 0],  # a grey image by itself; the embedder tells
+            torch.ones(3, 4),
+            Vectors([[1.0, 2.0]], "vgg16"),
+            pd.DataFrame(np.ones((3, 4))),
+            pd.DataFrame({"one": [1.0, 2.0]}),
+            pd.DataFrame({"one": [1, None], "two": [2, 3]}, dtype="Int64"),
+        ],
+        "bags": [
+            a_bag(),
+            [a_bag()],
+            (a_bag(), a_bag()),
+            pd.Series([a_bag()]),
+            "bags.tsv",
+            Path("BAGS.TSV.gz"),
+        ],
+        "images": [
+            images,
+            images[..., 0],
+            list(images),
+            Image.fromarray(images[0]),
+            [],
+            folder,
+            "picture.png",
+            MapStyle([]),
+            IterableStyle([]),
+            Columns(image=list(images)),
+            torch.ones(2, 3, 4, 4),
+            pd.DataFrame({"path": ["a.png"]}),
+            pd.Series(["a.png"]),
+        ],
+    }
+    assert [kind.name for kind in MODALITIES] == ["features", "bags", "images"]
+    for name, datasets in kinds.items():
+        for dataset in datasets:
+            assert modality_of(dataset).name == name, dataset
+    assert {(m.sample, m.unit) for m in MODALITIES} == {
+        ("row", "row"),
+        ("bag", "line"),
+        ("image", "image"),
+    }
+
+
+def test_the_contract_of_a_kind_is_abstract():
+    with pytest.raises(TypeError, match="abstract"):
+        Modality()
+    for name in ("recognises", "as_samples", "random_part", "content_key"):
+        assert name in Modality.__abstractmethods__
+        for kind in MODALITIES:
+            assert name in vars(type(kind))
+
+
+class Sounds(Modality):
+    """A kind of samples that this package does not know."""
+
+    name, sample, unit = "sounds", "sound", "sound"
+
+    def recognises(self, dataset):
+        return isinstance(dataset, range)
+
+    def as_samples(self, X):
+        return list(X)
+
+    def random_part(self, dataset, n_samples, rng, on_error):
+        return dataset[:n_samples], len(dataset)
+
+    def content_key(self, dataset):
+        return repr(dataset)
+
+
+def test_another_kind_is_one_entry(monkeypatch, images):
+    sounds = Sounds()
+    monkeypatch.setattr(_kinds, "MODALITIES", (sounds, *MODALITIES))
+    assert modality_of(range(4)) is sounds
+    assert as_samples(range(4)) == [0, 1, 2, 3]
+    assert random_part(range(4), 2, 0) == (range(2), 4)
+    assert content_key(range(4)) == "range(0, 4)"
+    assert Task(range(4), [0, 1, 0, 1]).X == [0, 1, 2, 3]
+    assert modality_of(images).name == "images"
+
+
+def test_one_sample_is_a_dataset_of_one(images, folder):
+    """Only where samples are wanted, as in `predict`; never among datasets."""
+    import torch
+
+    path = list_images(folder)[0]
+    for one in (
+        images[0],
+        images[0] / 255,
+        images[0, :, :, :1],
+        Image.fromarray(images[0]),
+        torch.from_numpy(np.moveaxis(images[0], -1, 0).copy()),
+        path,
+        Path(path),
+    ):
+        samples = as_samples(one)
+        assert len(samples) == 1 and len(read(samples)) == 1
+    assert_array_equal(read(as_samples(path))[0], images[0])
+    assert as_samples("/absent/photo.JPG") == ["/absent/photo.JPG"]  # reading will tell
+    assert as_samples(a_bag()) == [a_bag()]
+    assert_array_equal(as_samples(images), images)
+    grey = images[:, :, :, 0]
+    assert as_samples(grey) is grey and as_samples(grey[0]) is not None
+    assert as_samples(np.ones((3, 4))).shape == (3, 4)
+
+
+def test_files_and_folders_as_samples(folder, tmp_path, monkeypatch):
+    assert as_samples(folder) == list_images(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_samples("~/pictures") == list_images(folder)
+    assert as_samples("~/a.png") == [str(tmp_path / "a.png")]
+    folder.rename(tmp_path / "named_like_a.png")
+    assert len(as_samples(tmp_path / "named_like_a.png")) == 20
+
+
+def test_samples_have_a_length(images):
+    for stream in (IterableStyle(list(images)), iter(images)):
+        with pytest.raises(ValueError, match="X must have a length.* pass a list"):
+            as_samples(stream)
+    with pytest.raises(ValueError, match="must be a folder of images, got a file"):
+        as_samples(__file__)
+    sized = MapStyle(list(images))
+    assert as_samples(sized) is sized
+
+
+def test_frames(folder, images):
+    """One column of paths is a dataset of images, numbers are ready features."""
+    pd = pytest.importorskip("pandas")
+    paths = list_images(folder)
+    frame = pd.DataFrame({"path": paths}, index=range(5, 25))
+    assert_array_equal(read(frame), images)
+    assert_array_equal(as_samples(frame), paths)
+    assert content_key(frame) == content_key(folder)
+    assert_array_equal(read(pd.DataFrame({"image": list(images)})), images)
+    numbers = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    assert as_samples(numbers) is numbers
+    assert content_key(numbers) == content_key(numbers.to_numpy())
+    both = frame.assign(label=0)
+    for use in (modality_of, as_samples, content_key):
+        with pytest.raises(ValueError, match=r"one column of paths.*frame\['path'\]"):
+            use(both)
+
+
+def test_chosen_samples(images):
+    pd = pytest.importorskip("pandas")
+    rows = np.array([3, 0, 3])
+    for samples in (
+        images,
+        list(images),
+        MapStyle([(i, 0) for i in images]),
+        Columns(label=range(20), image=list(images)),
+    ):
+        chosen = take(samples, rows)
+        assert len(chosen) == 3
+        assert_array_equal(read(chosen), images[rows])
+        # and again, of what was chosen
+        assert_array_equal(read(take(chosen, [1])), images[[0]])
+    named = pd.Series(list("abcd"), index=[7, 8, 9, 10])
+    assert list(take(named, rows)) == ["d", "a", "d"]
+    bags = [a_bag(), a_bag("Paris loves, France.")]
+    assert take(bags, [1]) == bags[1:]
+    subset = take(MapStyle(list(images)), rows)
+    assert is_map_style(subset)
+    with pytest.raises(IndexError):
+        subset[3]
+
+
+def test_names_and_lengths(images, folder, tmp_path):
+    assert name_of(folder) == name_of(f"{folder}/") == "pictures"
+    assert name_of(tmp_path / "bags.tsv.gz") == "bags.tsv.gz" and name_of(images) == ""
+    assert length_of(images) == length_of(list(images)) == 20
+    assert length_of(MapStyle(list(images))) == 20
+    assert length_of(folder) == 20
+    for unknown in ("bags.tsv", IterableStyle([]), iter([])):
+        assert length_of(unknown) is None
+
+
+# -- folders of classes ---------------------------------------------------------------
+
+
+def test_class_folders(folder, tmp_path, monkeypatch):
+    paths, classes = class_folders(folder)
+    assert paths == list_images(folder)
+    assert classes == ["class0"] * 10 + ["class1"] * 10
+    deeper = folder / "class0" / "more" / "x.png"
+    deeper.parent.mkdir()
+    Image.new("RGB", (4, 4)).save(deeper)
+    paths, classes = class_folders(str(folder) + os.sep)
+    assert classes[paths.index(str(deeper))] == "class0" and len(classes) == 21
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert class_folders("~/pictures")[1] == classes
+    Image.new("RGB", (4, 4)).save(folder / "loose.png")
+    with pytest.raises(ValueError, match=r"got 1 in .*pictures itself.* loose\.png"):
+        class_folders(folder)
+
+
+@pytest.mark.parametrize(
+    "parts", [("train", "test"), ("Train", "Val"), ("training", "validation", "test")]
+)
+def test_parts_of_a_split_are_no_classes(parts, tmp_path):
+    for part in parts:
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / part / name / "x.png")
+    with pytest.raises(ValueError, match="got the parts of a split.*from_folder"):
+        class_folders(tmp_path)
+    assert class_folders(tmp_path / parts[0])[1] == ["cat", "dog"]
+    (tmp_path / "plane").mkdir()  # among others, they are classes
+    Image.new("RGB", (4, 4)).save(tmp_path / "plane" / "x.png")
+    assert set(class_folders(tmp_path)[1]) == {*parts, "plane"}
+
+
+def test_tests_without_a_training_part_may_be_classes(tmp_path):
+    for name in ("test", "val"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "x.png")
+    assert class_folders(tmp_path)[1] == ["test", "val"]
+
+
+# -- random parts ---------------------------------------------------------------------
+
+
+def forms_of(images, folder):
+    pd = pytest.importorskip("pandas")
+    import torch
+
+    return {
+        "array": images,
+        "list": list(images),
+        "tensor": torch.from_numpy(np.moveaxis(images, -1, 1).copy()),
+        "folder": folder,
+        "frame": pd.DataFrame({"path": list_images(folder)}),
+        "map": MapStyle([(i, 0) for i in images]),
+        "columns": Columns(label=range(20), image=list(images)),
+    }
+
+
+def test_random_parts_of_images_are_alike_in_every_form(images, folder):
+    drawn = np.random.RandomState(3).permutation(20)
+    for name, dataset in forms_of(images, folder).items():
+        part, n_total = random_part(dataset, 8, 3)
+        assert len(part) == 8 and n_total == 20, name
+        assert_array_equal(read(part), images[drawn[:8]], err_msg=name)
+        whole, n_total = random_part(dataset, None, 3)
+        assert len(whole) == n_total == 20
+        assert_array_equal(read(whole), images[drawn], err_msg=name)
+        assert len(random_part(dataset, 100, 3)[0]) == 20
+
+
+def test_random_parts_of_streams(images):
+    stream = IterableStyle([(i, 0) for i in images])
+    part, n_total = random_part(stream, 8, 3)
+    assert len(part) == 8 and n_total is None
+    assert len({i.tobytes() for i in part}) == 8
+    assert_array_equal(part, random_part(stream, 8, 3)[0])
+    assert random_part(stream, None, 3) == (stream, None)
+    assert len(random_part(stream, 100, 3)[0]) == 20
+
+
+def test_ready_features_are_taken_whole(rng):
+    features = rng.random((30, 4))
+    for n_samples in (5, None):
+        part, n_total = random_part(features, n_samples, 0)
+        assert part is features and n_total == 30
+
+
+def test_what_is_not_drawn_is_not_read(images):
+    items = [OSError("not to be read")] * 20
+    drawn = np.random.RandomState(0).permutation(20)[:4]
+    for i in drawn:
+        items[i] = images[i]
+    part, _ = random_part(MapStyle(items), 4, 0)
+    assert_array_equal(read(part), images[drawn])
+
+
+# -- content --------------------------------------------------------------------------
 
 
 def test_content_key(images, folder):
@@ -342,6 +662,11 @@ def test_content_key(images, folder):
     assert content_key(list(images)) == content_key(pictures)
     assert content_key(MapStyle(list(images))) is None
     assert content_key([object()]) is None
+    assert content_key(Columns(image=list(images))) is None
+    assert content_key(IterableStyle([])) is None
+    features = images.reshape(20, -1).astype(float)
+    assert content_key(features) == content_key(Vectors(features, "vgg16")) != key
+    assert content_key(features) != content_key(features + 1)
     assert isinstance(content_key(images), str)
 
 
@@ -396,16 +721,18 @@ def test_small_tasks():
     assert len(tasks.sources) >= 6
     targets = {**tasks.training_targets, **tasks.held_out_targets}
     assert len(targets) >= 5
-    sizes = [len(task.images) for task in tasks.sources.values()]
+    sizes = [len(task) for task in tasks.sources.values()]
     assert max(sizes) > 10 * min(sizes)
     for task in [*tasks.sources.values(), *targets.values()]:
-        assert task.images.shape == (len(task.labels), 16, 16, 3)
-        assert task.images.dtype == np.uint8
-        counts = np.unique(task.labels, return_counts=True)[1]
-        assert len(counts) >= 3 and counts.max() < 0.6 * len(task.labels)
+        assert isinstance(task, Task)
+        assert task.X.shape == (len(task), 16, 16, 3)
+        assert task.X.dtype == np.uint8
+        counts = np.unique(task.y, return_counts=True)[1]
+        assert len(counts) >= 3 and counts.max() < 0.6 * len(task)
     for task in targets.values():
-        assert task.test_images.shape[1:] == (16, 16, 3)
-        assert set(task.labels) == set(task.test_labels)
+        assert task.X_test.shape == (len(task.y_test), 16, 16, 3)
+        assert set(task.y) == set(task.y_test)
+    assert all(task.X_test is None for task in tasks.sources.values())
 
 
 def test_small_tasks_are_disjoint():
@@ -421,11 +748,11 @@ def test_small_tasks_are_disjoint():
         return set(versions)
 
     roles = [
-        [t.images for n, t in tasks.sources.items() if "digit" in n],
-        [t.images for n, t in tasks.training_targets.items() if "digit" in n],
-        [t.test_images for n, t in tasks.training_targets.items() if "digit" in n],
-        [t.images for n, t in tasks.held_out_targets.items() if "digit" in n],
-        [t.test_images for n, t in tasks.held_out_targets.items() if "digit" in n],
+        [t.X for n, t in tasks.sources.items() if "digit" in n],
+        [t.X for n, t in tasks.training_targets.items() if "digit" in n],
+        [t.X_test for n, t in tasks.training_targets.items() if "digit" in n],
+        [t.X for n, t in tasks.held_out_targets.items() if "digit" in n],
+        [t.X_test for n, t in tasks.held_out_targets.items() if "digit" in n],
     ]
     seen = [set().union(*map(canonical, role)) for role in roles]
     assert all(len(s) > 50 for s in seen)

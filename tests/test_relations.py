@@ -16,11 +16,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn_p2l.datasets import (
     Bag,
     Context,
-    bag_batches,
     build_vocabulary,
-    content_key,
-    is_bags,
-    is_features,
     read_bags,
     read_word_vectors,
     relation_labels,
@@ -28,6 +24,16 @@ from sklearn_p2l.datasets import (
     subtask_labels,
     text_groups,
     tokenize,
+)
+from sklearn_p2l.exceptions import SkippedSamplesWarning
+from sklearn_p2l.samples import (
+    BAGS,
+    FEATURES,
+    as_samples,
+    bag_batches,
+    content_key,
+    modality_of,
+    random_part,
 )
 
 TEXT = "Paris lies in France."
@@ -111,7 +117,8 @@ def test_malformed_lines(tmp_path, name):
     path = write(tmp_path / "x.tsv", [*good[:2], bad, good[2], line("C", "D")])
     with pytest.raises(ValueError, match=rf"line 3 of {path}: .*{told}"):
         list(read_bags(path))
-    with pytest.warns(UserWarning, match=rf"Skipped 1 line\(s\).*line 3 .*{told}"):
+    skipped = rf"Skipped 1 line\(s\).*line 3 .*{told}"
+    with pytest.warns(SkippedSamplesWarning, match=skipped):
         bags = list(read_bags(path, on_error="skip"))
     sizes = {b.id_2: len(b.contexts) for b in bags}
     assert sizes == {"A1": 1, "B": 2, "D": 1}
@@ -237,13 +244,14 @@ def test_what_is_a_dataset_of_bags(tmp_path):
     pd = pytest.importorskip("pandas")
     bags = [bag(), bag(">r")]
     path = write(tmp_path / "x.tsv", [line("A", "B"), line("A", "C"), line("B", "C")])
-    assert is_bags(bags) and is_bags(path) and is_bags("x.TSV.gz")
-    assert not is_bags([]) and not is_bags(np.zeros((2, 2))) and not is_bags("folder")
-    assert not is_features(bags)
+    for dataset in (bags, path, "x.TSV.gz", bag()):
+        assert modality_of(dataset) is BAGS and not FEATURES.recognises(dataset)
+    for other in ([], np.zeros((2, 2)), "folder", iter(bags)):
+        assert modality_of(other) is not BAGS
     array = np.empty(2, object)
     array[:] = bags
     for form in (array, pd.Series(bags), tuple(bags)):
-        assert is_bags(form) and content_key(form) == content_key(bags)
+        assert modality_of(form) is BAGS and content_key(form) == content_key(bags)
         assert list(bag_batches(form, 5)) == [bags]
     assert [len(b) for b in bag_batches(path, 2)] == [2, 1]
     assert [b for batch in bag_batches(bags, 1) for b in batch] == bags
@@ -258,11 +266,42 @@ def test_what_is_a_dataset_of_bags(tmp_path):
             list(bag_batches(wrong, 2))
 
 
+def test_samples_of_text(tmp_path):
+    bags = [bag(), bag(">r")]
+    path = write(tmp_path / "x.tsv", [line("A", "B"), line("A", "C")])
+    assert as_samples(bags) is bags
+    assert as_samples(bag()) == [bag()]
+    assert as_samples(path) == as_samples(str(path)) == list(read_bags(path))
+    with pytest.raises(FileNotFoundError):
+        as_samples(tmp_path / "absent.tsv")
+
+
+def test_random_parts(tmp_path):
+    pd = pytest.importorskip("pandas")
+    bags = [bag(f">{i}") for i in range(20)]
+    drawn = np.random.RandomState(3).permutation(20)
+    for form in (bags, tuple(bags), pd.Series(bags, index=range(5, 25))):
+        part, n_total = random_part(form, 8, 3)
+        assert part == [bags[i] for i in drawn[:8]] and n_total == 20
+        assert random_part(form, None, 3)[0] == [bags[i] for i in drawn]
+    assert random_part(bag(), 8, 3) == ([bag()], 1)
+    lines = [line(f"A{i:02}", "B", relations="") for i in range(20)]
+    path = write(tmp_path / "x.tsv", [*lines, "not a line"])
+    with pytest.raises(ValueError, match="line 21"):
+        random_part(path, 8, 3)
+    with pytest.warns(SkippedSamplesWarning, match="line 21"):
+        part, n_total = random_part(path, 8, 3, on_error="skip")
+    assert len({b.id_1 for b in part}) == 8 and n_total is None
+    assert random_part(path, None, 3) == (path, None)  # streamed, in its order
+
+
 def test_content_key(tmp_path):
     one = content_key([bag(">r"), bag()])
     assert one == content_key((bag(">r"), bag())) and isinstance(one, str)
     for other in ([bag(), bag(">r")], [bag(">r")], [bag(">s"), bag()]):
         assert content_key(other) != one
+    assert content_key(bag(">r")) == content_key([bag(">r")])
+    assert content_key(tmp_path / "absent.tsv") is None
     path = write(tmp_path / "x.tsv", [line("A", "B")])
     key = content_key(path)
     assert key == content_key(str(path))

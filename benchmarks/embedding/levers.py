@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import DATA, rounded, side_by_side, write
 
 from sklearn_p2l import networks
-from sklearn_p2l.datasets import image_batches, list_images
+from sklearn_p2l.datasets import list_images
+from sklearn_p2l.samples import image_batches
 
 HERE = Path(__file__).parent
 N_IMAGES = {"vgg16": 32, "resnet50": 64, "squeezenet1_1": 128, "mobilenet_v2": 128}

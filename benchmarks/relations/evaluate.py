@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from report import Report, row_of, save, selectors
 
 from sklearn_p2l import SourceCatalog, SourceSelector
-from sklearn_p2l.baselines import LargestSource, NearestSource
 from sklearn_p2l.evaluation import evaluate_selectors
 from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.plotting import (
@@ -29,6 +28,7 @@ from sklearn_p2l.plotting import (
     ScoreImprovementDisplay,
     SourceSizesDisplay,
 )
+from sklearn_p2l.selection import LargestSource, NearestSource
 
 HERE = Path(__file__).parent
 RESULTS, FIGURES = HERE / "results", HERE / "figures"

@@ -17,9 +17,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.multiclass import OneVsRestClassifier
-from tasks import load_semeval, load_tasks
+from tasks import load_semeval, load_tasks, positives
 
-from sklearn_p2l import DatasetEmbedder, FineTuner
+from sklearn_p2l import DatasetEmbedder, NetworkClassifier
 from sklearn_p2l.datasets import tokenize
 from sklearn_p2l.divergence import NON_NEGATIVE, pairwise_divergence
 from sklearn_p2l.ground_truth import measure_improvement, train_sources
@@ -30,10 +30,10 @@ REFERENCE = "hasLocation"  # the largest source
 SEEDS = (0, 1, 2)
 SETTINGS = dict(backbone="pcnn", learning_rate=0.1, weight_decay=1e-5)
 SCHEDULE = dict(step_size=0.25, gamma=0.3)
-SOURCE_TUNER = FineTuner(batch_size=32, **SETTINGS, **SCHEDULE)
+SOURCE_CLASSIFIER = NetworkClassifier(batch_size=32, **SETTINGS, **SCHEDULE)
 SOURCE_STEPS = 10_000
 # Until the loss on a validation part no longer falls, and in any case so many steps.
-CONVERGED = FineTuner(
+CONVERGED = NetworkClassifier(
     batch_size=32,
     early_stopping=True,
     validation_fraction=0.15,
@@ -60,53 +60,50 @@ def main():
     parser.add_argument("--folder", required=True, help="for weights and records")
     parser.add_argument("--n-jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument(
-        "--dry-run", action="store_true", help="only count and estimate"
+        "--dry-run",
+        action="store_true",
+        help="train the sources, then only count and estimate",
     )
     options = parser.parse_args()
     folder = Path(options.folder)
-    tasks = load_tasks()
+    sources, targets = load_tasks()
 
     # 1. The sources. The largest one is also the reference network.
-    sources = {
-        name: (t["source"].bags, t["source"].y, t["test"].bags, t["test"].y)
-        for name, t in tasks.items()
-    }
     arguments = dict(folder=folder / "sources", n_steps=SOURCE_STEPS)
     anything = DatasetEmbedder("pcnn", weights=None, random_state=0)
     reference = train_sources(
-        {REFERENCE: sources[REFERENCE]}, SOURCE_TUNER, embedder=anything, **arguments
+        {REFERENCE: sources[REFERENCE]},
+        SOURCE_CLASSIFIER,
+        embedder=anything,
+        **arguments,
     )[0].checkpoint
     zoo = train_sources(
         sources,
-        SOURCE_TUNER,
+        SOURCE_CLASSIFIER,
         embedder=DatasetEmbedder(reference),
         n_jobs=options.n_jobs,
         **arguments,
     )
 
     # 2. The matrix: every source, and random weights, on every target.
-    targets = {
-        name: (t["target"].bags, t["target"].y, t["test"].bags, t["test"].y)
-        for name, t in tasks.items()
-    }
     measured = {
         variant: measure_improvement(
             targets,
             zoo,
-            tuner,
+            classifier,
             folder=folder / variant.replace(" ", "_"),
             seeds=seeds,
             n_steps=n_steps,
             n_jobs=options.n_jobs,
             dry_run=options.dry_run,
         )
-        for variant, (tuner, n_steps, seeds) in VARIANTS.items()
+        for variant, (classifier, n_steps, seeds) in VARIANTS.items()
     }
     if not options.dry_run:
         RESULTS.mkdir(exist_ok=True)
         write_measured(measured)
-        write_tasks(tasks, zoo)
-        write_divergences(tasks, reference)
+        write_tasks(sources, targets, zoo)
+        write_divergences(sources, targets, reference)
         write_sanity()
 
 
@@ -124,41 +121,48 @@ def write_measured(measured):
     records[columns].to_csv(RESULTS / "measured.csv", index=False)
 
 
-def write_tasks(tasks, zoo):
-    rows = [
-        {
-            "subtask": name,
-            "n_relations": task["source"].y.shape[1],
-            **{f"{part}_pairs": len(task[part].bags) for part in task},
-            **{f"{part}_positives": len(task[part].positives) for part in task},
-            "source_auc_pr": round(zoo[i].metadata["validation_score"], 5),
+def write_tasks(sources, targets, zoo):
+    rows = []
+    for name, score in zip(zoo.names, zoo.column("score")):
+        source, target = sources[name], targets[name]
+        parts = {
+            "source": (source.X, source.y),
+            "target": (target.X, target.y),
+            "test": (target.X_test, target.y_test),
         }
-        for i, (name, task) in enumerate(tasks.items())
-    ]
+        rows.append(
+            {
+                "subtask": name,
+                "n_relations": source.y.shape[1],
+                **{f"{part}_pairs": len(bags) for part, (bags, _) in parts.items()},
+                **{f"{p}_positives": len(positives(*parts[p])) for p in parts},
+                "source_auc_pr": round(score, 5),
+            }
+        )
     pd.DataFrame(rows).to_csv(RESULTS / "subtasks.csv", index=False)
 
 
-def write_divergences(tasks, reference):
+def write_divergences(sources, targets, reference):
     """Divergences of all targets from all sources, for several kinds of summary."""
     tables = []
     for layer in ("features", "contexts"):
         embedder = DatasetEmbedder(reference, layer=layer, verbose=1)
         for pairs in ("all", "positives"):
-            of = {
-                part: [
-                    t[part].bags if pairs == "all" else t[part].positives
-                    for t in tasks.values()
-                ]
-                for part in ("source", "target")
-            }
-            S = embedder.fit_transform(of["source"])
-            T = embedder.transform(of["target"])
+            S, T = (
+                embedder.fit_transform(
+                    [
+                        task if pairs == "all" else positives(task.X, task.y)
+                        for task in tasks.values()
+                    ]
+                )
+                for tasks in (sources, targets)
+            )
             for metric in METRICS:
                 if metric in NON_NEGATIVE and layer == "contexts":
                     continue  # these have a sign
                 D = pairwise_divergence(T, S, metric=metric)
-                table = pd.DataFrame(D, columns=list(tasks))
-                for i, column in enumerate([layer, pairs, metric, list(tasks)]):
+                table = pd.DataFrame(D, columns=list(sources))
+                for i, column in enumerate([layer, pairs, metric, list(targets)]):
                     name = ["layer", "pairs", "metric", "target"][i]
                     table.insert(i, name, column)
                 tables.append(table)
@@ -174,12 +178,12 @@ def write_sanity():
     train, test = np.flatnonzero(~test), np.flatnonzero(test)
     y_train, y_test = y[train], y[test]
     words = OneVsRestClassifier(LogisticRegression(C=10)).fit(X[train], y_train)
-    tuner = clone(SOURCE_TUNER).set_params(source=None, epochs=16, random_state=0)
-    tuner.fit([bags[i] for i in train], y_train)
+    pcnn = clone(SOURCE_CLASSIFIER).set_params(epochs=16, random_state=0)
+    pcnn.fit([bags[i] for i in train], y_train)
     rows = []
     for name, scores in [
         ("bag of words, logistic regression", words.decision_function(X[test])),
-        ("PCNN", tuner.decision_function([bags[i] for i in test])),
+        ("PCNN", pcnn.decision_function([bags[i] for i in test])),
     ]:
         of_any = y_test.any(axis=1)
         right = scores[of_any].argmax(axis=1) == y_test[of_any].argmax(axis=1)

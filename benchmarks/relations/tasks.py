@@ -14,13 +14,12 @@ apart by the style of the collection: most unrelated pairs come from Re-DocRED.
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sklearn_p2l import Task
 from sklearn_p2l.datasets import (
-    Bag,
     read_bags,
     relation_labels,
     sample_target,
@@ -38,20 +37,12 @@ SHARES = {"source": 0.6, "target": 0.15, "test": 0.25}
 NEGATIVES = {"source": 2, "target": 10, "test": 3}
 
 
-@dataclass
-class Part:
-    """Bags, their labels (n_bags, n_relations), and which bags hold a relation."""
-
-    bags: list[Bag]
-    y: np.ndarray
-
-    @property
-    def positives(self):
-        return [bag for bag, row in zip(self.bags, self.y) if row.any()]
-
-
 def load_tasks():
-    """Return {subtask: {"source", "target", "test": Part}}."""
+    """Return the sources and the targets, two dicts of tasks by subtask.
+
+    A task holds bags with labels (n_bags, n_relations); the source and the target of a
+    subtask have the same test part.
+    """
     bags = list(read_bags(FOLDER / "contexts.tsv.gz"))
     with open(FOLDER / "subtasks.json", encoding="utf-8") as file:
         subtasks = json.load(file)["subtasks"]
@@ -60,20 +51,28 @@ def load_tasks():
     )
     collection = np.array([bag.contexts[0].url.split(":")[0] for bag in bags])
     rows_of = split(text_groups(bags, document=document))
-    tasks = {}
-    for name, task in labels.items():
-        tasks[name] = {}
+    sources, targets = {}, {}
+    for name, of_subtask in labels.items():
+        parts = {}
         for part, rows in rows_of.items():
             chosen = sample_target(
-                task.y[rows],
+                of_subtask.y[rows],
                 n_positives=20 if part == "target" else len(rows),
                 negatives_per_positive=NEGATIVES[part],
                 strata=collection[rows],
                 random_state=0,
             )
             chosen = rows[chosen]
-            tasks[name][part] = Part([bags[i] for i in chosen], task.y[chosen])
-    return tasks
+            parts[part] = [bags[i] for i in chosen], of_subtask.y[chosen]
+        X_test, y_test = parts["test"]
+        sources[name] = Task(*parts["source"], X_test=X_test, y_test=y_test)
+        targets[name] = Task(*parts["target"], X_test=X_test, y_test=y_test)
+    return sources, targets
+
+
+def positives(bags, y):
+    """The bags that hold a relation of their task."""
+    return [bag for bag, row in zip(bags, y) if row.any()]
 
 
 def document(context):

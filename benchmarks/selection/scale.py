@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import rounded, side_by_side, write
 
 from sklearn_p2l import SourceCatalog, SourceSelector
-from sklearn_p2l._ranking import zscore
 from sklearn_p2l.divergence import METRICS, pairwise_divergence
+from sklearn_p2l.selection._ranker import zscore
 
 HERE = Path(__file__).parent
 N_SOURCES, N_FEATURES = 100_000, 4096
@@ -50,9 +50,9 @@ def rank(vectors):
         )
     functions |= {
         "kl, 100 targets": lambda: pairwise_divergence(T, vectors),
-        "predict_top, 1 target": lambda: selector.predict_top(T[:1], 10),
+        "predict_top, 1 target": lambda: selector.predict_top(T[:1], n_top=10),
         "predict, 1 target": lambda: selector.predict(T[:1]),
-        "predict_top, 100 targets": lambda: selector.predict_top(T, 10),
+        "predict_top, 100 targets": lambda: selector.predict_top(T, n_top=10),
     }
     seconds = side_by_side(functions)
     base = seconds["plain sum of the matrix"]

@@ -1,4 +1,4 @@
-"""Fine-tuning against a bare PyTorch loop, frozen bodies, and the ground truth's cost.
+"""Training against a bare PyTorch loop, frozen bodies, and the ground truth's cost.
 
 ``python benchmarks/training/throughput.py`` takes about 6 minutes on 2 CPU cores.
 """
@@ -18,7 +18,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import DATA, rounded, side_by_side, write
 
-from sklearn_p2l import FineTuner, Source, SourceCatalog, networks
+from sklearn_p2l import NetworkClassifier, Source, SourceCatalog, Task, networks
 from sklearn_p2l.datasets import list_images
 from sklearn_p2l.ground_truth import measure_improvement
 from sklearn_p2l.networks import training
@@ -33,14 +33,13 @@ def real_images(name, n):
         return file["images"][:n], file["labels"][:n]
 
 
-def source_of(name, size, folder):
+def checkpoint_of(name, size, folder):
+    """Random weights in a file, so that training begins as from a source."""
     network = networks.open_network(name, weights=None, image_size=size)
     path = Path(folder) / f"{name}.safetensors"
     weights = networks.get_weights(network.model)
     networks.write_checkpoint(path, weights, network.metadata)
-    return SourceCatalog(
-        [Source(name, size=1, embedding=[1.0], checkpoint=path, architecture=name)]
-    )
+    return path
 
 
 def bare_loop(name, size, images, labels):
@@ -71,32 +70,28 @@ def bare_loop(name, size, images, labels):
 
 
 def compare(name, size, n, folder):
-    """One network: FineTuner against the bare loop, and its frozen body cached."""
+    """One network: NetworkClassifier against the bare loop; its frozen body cached."""
     images, labels = real_images("scenes15", n)
-    tuner = FineTuner(
-        source=name,
-        sources=source_of(name, size, folder),
-        image_size=size,
-        epochs=EPOCHS,
-        random_state=0,
+    classifier = NetworkClassifier(
+        checkpoint_of(name, size, folder), epochs=EPOCHS, random_state=0
     )
 
     def fit():
-        tuner.fit(images, labels)
+        classifier.fit(images, labels)
 
     def fit_without_cache():
         with mock.patch.object(training, "_gives_logits", lambda *args: False):
-            tuner.fit(images, labels)
+            classifier.fit(images, labels)
 
     seconds = side_by_side(
         {"bare": lambda: bare_loop(name, size, images, labels), "ours": fit}
     )
-    tuner.set_params(body_learning_rate_multiplier=0, epochs=10)
+    classifier.set_params(body_learning_rate_multiplier=0, epochs=10)
     frozen = side_by_side({"cached": fit, "passed each time": fit_without_cache})
     return {
         "network": f"{name}, {size} px",
         "bare_images_per_second": rounded(n * EPOCHS / seconds["bare"]),
-        "finetuner_images_per_second": rounded(n * EPOCHS / seconds["ours"]),
+        "classifier_images_per_second": rounded(n * EPOCHS / seconds["ours"]),
         "to_bare_loop": rounded(seconds["bare"] / seconds["ours"]),
         "frozen_10_epochs_factor": rounded(
             frozen["passed each time"] / frozen["cached"]
@@ -113,29 +108,25 @@ def tasks():
         ("clothing, JPEG files", files, classes),
     ]:
         X, X_test, y, y_test = train_test_split(X, y, stratify=y, random_state=0)
-        yield name, (list(X), y, list(X_test), y_test)
+        yield name, Task(X, y, X_test=X_test, y_test=y_test)
 
 
 def ground_truth(name, task, folder):
     """Time of a ground truth over that of its trainings and scores by hand."""
-    X, y, X_test, y_test = task
-    checkpoint = source_of("small_resnet", 32, folder)[0].checkpoint
-    zoo = SourceCatalog(
-        [
-            Source(f"s{i}", size=1, embedding=[1.0], checkpoint=checkpoint)
-            for i in range(3)
-        ]
-    )
-    tuner = FineTuner(backbone="small_resnet", image_size=32, epochs=20)
+    checkpoint = checkpoint_of("small_resnet", 32, folder)
+    zoo = SourceCatalog([Source(f"s{i}", checkpoint=checkpoint) for i in range(3)])
+    classifier = NetworkClassifier(image_size=32, epochs=20)
 
     def by_hand():
-        for source in (None, *zoo.names):
-            one = clone(tuner).set_params(source=source, sources=zoo, random_state=0)
-            one.fit(X, y).score(X_test, y_test)
+        for start in (None, *(source.checkpoint for source in zoo)):
+            one = clone(classifier).set_params(weights=start, random_state=0)
+            one.fit(task.X, task.y).score(task.X_test, task.y_test)
 
     def measured():
         with tempfile.TemporaryDirectory() as records:
-            measure_improvement({name: task}, zoo, tuner, folder=records, verbose=0)
+            measure_improvement(
+                {name: task}, zoo, classifier, folder=records, verbose=0
+            )
 
     seconds = side_by_side({"by hand": by_hand, "measured": measured})
     return {

@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from report import Report, row_of, save, selectors
 
 from sklearn_p2l import SourceCatalog, SourceSelector
-from sklearn_p2l.baselines import ConstantRanking, LargestSource, NearestSource
 from sklearn_p2l.evaluation import evaluate_selectors
 from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.plotting import (
@@ -35,6 +34,7 @@ from sklearn_p2l.plotting import (
     SourceComparisonDisplay,
     SourceSizesDisplay,
 )
+from sklearn_p2l.selection import ConstantRanking, LargestSource, NearestSource
 
 HERE = Path(__file__).parent
 RESULTS, FIGURES = HERE / "results", HERE / "figures"

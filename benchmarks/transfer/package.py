@@ -28,9 +28,9 @@ def main():
     sources, targets = load_tasks()
     assert list(sources) == list(truth.sizes.index)
     assert list(targets) == list(truth.targets.index)
-    datasets = [task.images for task in (*sources.values(), *targets.values())]
+    tasks = [*sources.values(), *targets.values()]
     reference = embedder("squeezenet", memory=folder / "vectors", verbose=1)
-    vectors = np.asarray(reference.fit_transform(datasets), dtype=np.float32)
+    vectors = np.asarray(reference.fit_transform(tasks), dtype=np.float32)
     np.savez_compressed(
         Path(sklearn_p2l.__file__).parent / FILE,
         fingerprint=reference.fingerprint_,

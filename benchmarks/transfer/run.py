@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tasks import DATA, TRAINING_GROUP, load_tasks
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, Source, SourceCatalog
+from sklearn_p2l import DatasetEmbedder, NetworkClassifier, Source, SourceCatalog
 from sklearn_p2l.divergence import pairwise_divergence
 from sklearn_p2l.ground_truth import measure_improvement, train_sources
 
@@ -36,12 +36,12 @@ SOURCE_STEPS, TARGET_STEPS = 2000, 200
 # Once more, with one seed, to see whether the targets were trained long enough.
 LONG_STEPS = 600
 SMALL = dict(backbone="small_resnet", image_size=24, learning_rate=0.1)
-SOURCE_TUNER = FineTuner(batch_size=32, augment="shift", **SMALL)
-TARGET_TUNER = FineTuner(batch_size=16, **SMALL)
+SOURCE_CLASSIFIER = NetworkClassifier(batch_size=32, augment="shift", **SMALL)
+TARGET_CLASSIFIER = NetworkClassifier(batch_size=16, **SMALL)
 # SqueezeNet has no batch normalisation and 1.2 million weights: smaller steps, and
 # larger images, for which its strides were made.
-SQUEEZENET_TUNER = FineTuner(
-    backbone="squeezenet1_1", image_size=64, batch_size=16, learning_rate=0.003
+SQUEEZENET_CLASSIFIER = NetworkClassifier(
+    "squeezenet1_1", image_size=64, batch_size=16, learning_rate=0.003
 )
 
 
@@ -50,7 +50,9 @@ def main():
     parser.add_argument("--folder", required=True, help="for weights and records")
     parser.add_argument("--n-jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument(
-        "--dry-run", action="store_true", help="only count and estimate"
+        "--dry-run",
+        action="store_true",
+        help="train the sources, then only count and estimate",
     )
     options = parser.parse_args()
     folder = Path(options.folder)
@@ -59,8 +61,8 @@ def main():
     # 1. The sources: one small network for each, all trained equally long.
     reference = embedder("squeezenet", image_size=64)
     zoo = train_sources(
-        {name: (task.images, task.labels) for name, task in sources.items()},
-        SOURCE_TUNER,
+        sources,
+        SOURCE_CLASSIFIER,
         embedder=reference,
         folder=folder / "sources",
         n_steps=SOURCE_STEPS,
@@ -71,7 +73,6 @@ def main():
             Source(
                 "imagenet",
                 size=IMAGENET_SIZE,
-                embedding=np.ones(1),
                 checkpoint=REFERENCES["squeezenet"][1],
                 architecture="squeezenet1_1",
             )
@@ -79,25 +80,21 @@ def main():
     )
 
     # 2. The matrix: every source, and random weights, on every target.
-    tasks = {
-        name: (task.images, task.labels, task.test_images, task.test_labels)
-        for name, task in targets.items()
-    }
     measured = {
         (architecture, n_steps): measure_improvement(
-            tasks,
+            targets,
             catalog,
-            tuner,
+            classifier,
             folder=folder / f"{architecture}_{n_steps}",
             seeds=seeds,
             n_steps=n_steps,
             n_jobs=options.n_jobs,
             dry_run=options.dry_run,
         )
-        for architecture, catalog, tuner, n_steps, seeds in [
-            ("small_resnet", zoo, TARGET_TUNER, TARGET_STEPS, SEEDS),
-            ("squeezenet", imagenet, SQUEEZENET_TUNER, TARGET_STEPS, SEEDS),
-            ("small_resnet", zoo, TARGET_TUNER, LONG_STEPS, SEEDS[:1]),
+        for architecture, catalog, classifier, n_steps, seeds in [
+            ("small_resnet", zoo, TARGET_CLASSIFIER, TARGET_STEPS, SEEDS),
+            ("squeezenet", imagenet, SQUEEZENET_CLASSIFIER, TARGET_STEPS, SEEDS),
+            ("small_resnet", zoo, TARGET_CLASSIFIER, LONG_STEPS, SEEDS[:1]),
         ]
     }
     if not options.dry_run:
@@ -127,10 +124,7 @@ def write_measured(measured, sources, targets):
     records[["architecture", "steps", *columns]].to_csv(
         RESULTS / "measured.csv", index=False
     )
-    rows = [
-        (name, len(task.labels), len(np.unique(task.labels)))
-        for name, task in sources.items()
-    ]
+    rows = [(name, len(task), len(np.unique(task.y))) for name, task in sources.items()]
     rows.append(("imagenet", IMAGENET_SIZE, 1000))
     frame = pd.DataFrame(rows, columns=["source", "size", "n_classes"])
     frame.to_csv(RESULTS / "sources.csv", index=False)
@@ -138,9 +132,9 @@ def write_measured(measured, sources, targets):
         (
             name,
             "training" if name in TRAINING_GROUP else "held out",
-            len(task.labels),
-            len(task.test_labels),
-            len(np.unique(task.labels)),
+            len(task),
+            len(task.y_test),
+            len(np.unique(task.y)),
         )
         for name, task in targets.items()
     ]
@@ -168,10 +162,10 @@ def write_divergences(sources, targets, memory):
         ]
     }
     tables = []
-    datasets = [task.images for task in (*sources.values(), *targets.values())]
+    tasks = [*sources.values(), *targets.values()]
     for (reference, image_size, summary), reference_network in kinds.items():
         start = time.perf_counter()
-        vectors = np.asarray(reference_network.fit_transform(datasets))
+        vectors = reference_network.fit_transform(tasks)
         print(reference, image_size, summary, f"{time.perf_counter() - start:.0f} s")
         of_sources, of_targets = vectors[: len(sources)], vectors[len(sources) :]
         for metric in METRICS:

@@ -12,10 +12,11 @@ No image serves twice. Where a dataset says who drew an image or which film it i
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from sklearn_p2l import Task
 
 DATA = Path(
     os.environ.get("SKLEARN_P2L_DATA", Path(__file__).parents[3] / "shared")
@@ -83,18 +84,11 @@ TRAINING_GROUP = [
 ]
 
 
-@dataclass
-class Task:
-    """Images (n, 64, 64, 3) with labels (n,), and for a target a test part."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    test_images: np.ndarray | None = None
-    test_labels: np.ndarray | None = None
-
-
 def load_tasks():
-    """Return the sources and the targets, two dicts of tasks."""
+    """Return the sources and the targets, two dicts of tasks.
+
+    A task holds images (n, 64, 64, 3) with labels (n,), a target also a test part.
+    """
     sources, targets = {}, {}
     for target, (file_name, half, sizes) in _PARTS.items():
         with np.load(DATA / "data" / "images" / f"{file_name}.npz") as file:
@@ -106,15 +100,17 @@ def load_tasks():
         rows = np.flatnonzero((labels >= first) & (labels < last))
         parts = _deal(rows, labels, groups, sizes)
         train, test = parts.pop("train"), parts.pop("test")
-        targets[target] = Task(images[train], labels[train], images[test], labels[test])
+        targets[target] = Task(
+            images[train], labels[train], X_test=images[test], y_test=labels[test]
+        )
         for name, part in parts.items():
             sources[name] = Task(images[part], labels[part])
     for name, members in MERGED.items():
         offset, merged = 0, []
         for member in members:
-            merged.append(sources[member].labels + offset)
+            merged.append(sources[member].y + offset)
             offset = merged[-1].max() + 1
-        images = np.concatenate([sources[member].images for member in members])
+        images = np.concatenate([sources[member].X for member in members])
         sources[name] = Task(images, np.concatenate(merged))
     return sources, targets
 

@@ -319,7 +319,8 @@ class _Bags(Modality):
 
     def random_part(self, dataset, n_samples, rng, on_error):
         if not isinstance(dataset, (str, os.PathLike)):
-            return random_rows(list(dataset), n_samples, rng), len(dataset)
+            bags = list(self.as_samples(dataset))
+            return random_rows(bags, n_samples, rng), len(bags)
         if n_samples is None:
             return dataset, None
         return reservoir(read_bags(dataset, on_error=on_error), n_samples, rng), None
@@ -331,7 +332,7 @@ class _Bags(Modality):
             status = os.stat(dataset)
             path = os.path.abspath(dataset)
             return joblib.hash((path, status.st_size, status.st_mtime_ns))
-        return joblib.hash([repr(bag) for bag in dataset])
+        return joblib.hash([repr(bag) for bag in self.as_samples(dataset)])
 
 
 BAGS = _Bags()

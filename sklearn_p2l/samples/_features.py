@@ -1,5 +1,7 @@
 """Ready features: datasets that need no network, as 2-D arrays."""
 
+import os
+
 import joblib
 import numpy as np
 
@@ -27,11 +29,26 @@ class _Features(Modality):
 
 
 def column_of(frame):
-    """The only column of a DataFrame that holds no numbers, such as paths; or None."""
-    if len(frame.columns) != 1:
+    """The only column of a DataFrame that holds no numbers, such as paths; or None.
+
+    Raises
+    ------
+    ValueError
+        If there are others beside it, such as labels.
+    """
+    values = frame.to_numpy()
+    if values.dtype.kind not in "OUST":
         return None
-    values = frame.to_numpy()[:, 0]
-    return values if values.dtype.kind in "OUST" else None
+    if len(frame.columns) == 1:
+        return values[:, 0]
+    if any(isinstance(v, (str, os.PathLike)) for v in values[:1].ravel()):
+        columns = list(frame.columns)
+        raise ValueError(
+            "a dataset given as a DataFrame must hold one column of paths, or numbers "
+            f"alone, got columns {columns}; pass the one of the paths, such as "
+            f"frame[{columns[0]!r}]."
+        )
+    return None
 
 
 FEATURES = _Features()

@@ -43,7 +43,8 @@ IMAGE_EXTENSIONS = (
 )
 
 # Subfolders of these names are the parts of a split dataset rather than classes.
-_PARTS = {"train", "test", "val", "valid", "validation"}
+_TRAINING_PARTS = {"train", "training"}
+_PARTS = _TRAINING_PARTS | {"test", "testing", "val", "valid", "validation"}
 
 # Number of the EXIF tag that says how an image is to be turned.
 _ORIENTATION = 0x0112
@@ -235,11 +236,12 @@ def class_folders(folder):
             f"{folder} itself, such as {loose[0]}; move them, or pass paths and labels."
         )
     classes = [path.parts[0] for path in inside]
-    if set(classes) <= _PARTS and "train" in classes:
+    names = {name.lower() for name in classes}
+    if names <= _PARTS and names & _TRAINING_PARTS:
         raise ValueError(
             f"the subfolders must be classes, got the parts of a split, "
-            f"{sorted(set(classes))}, in {folder}; pass the folder 'train', and the "
-            "other one as test: Task.from_folder(train, test=...)."
+            f"{sorted(set(classes))}, in {folder}; pass the folder of the training "
+            "part, and another one as test: Task.from_folder(train, test=...)."
         )
     return paths, classes
 
@@ -254,8 +256,9 @@ class _Images(Modality):
 
     def as_samples(self, X):
         if isinstance(X, (str, os.PathLike)):
-            is_file = os.path.splitext(X)[1].lower() in IMAGE_EXTENSIONS
-            return [X] if is_file else list_images(X)
+            X = os.path.expanduser(X)
+            is_image = os.path.splitext(X)[1].lower() in IMAGE_EXTENSIONS
+            return [X] if is_image and not os.path.isdir(X) else list_images(X)
         if hasattr(X, "getbands") or _is_one_image(X):
             return [X]
         X = expand(X)

@@ -32,7 +32,7 @@ def relation_labels(bags, relations=None, *, directed=False):
     labels : Bunch
         y : ndarray of shape (n_bags, n_relations)
             1 where the relation holds; a row of zeros is a negative. A single column is
-            to scikit-learn, and so to FineTuner, a target of two classes, scored by
+            to scikit-learn, and so to classifiers, a target of two classes, scored by
             accuracy unless told otherwise.
         relations : list of str
             Names of the columns.
