@@ -99,8 +99,10 @@ def write_help(folder):
         "p2l catalog add",
         "p2l catalog list",
         "p2l catalog show",
+        "p2l catalog remove",
         "p2l rank",
         "p2l learn-k",
+        "p2l tune",
     ):
         _, *words = name.split()
         command = [sys.executable, "-m", "sklearn_p2l", *words, "--help"]

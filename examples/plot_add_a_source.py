@@ -3,7 +3,8 @@ Add a source to a catalog
 =========================
 
 A :class:`~sklearn_p2l.SourceCatalog` holds what is known of each source: its name, its
-size, the vector of its dataset and the file with its trained network. Here we make a
+size, the vector of its dataset, the file with its trained network, and any number
+besides. Here we make a
 small catalog, rank its sources for a target, add one more source that we train
 ourselves, and rank again.
 """
@@ -23,7 +24,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, SourceSelector
+from sklearn_p2l import (
+    DatasetEmbedder,
+    NetworkClassifier,
+    SourceCatalog,
+    SourceSelector,
+)
 from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.plotting import RankingDisplay
 
@@ -31,23 +37,18 @@ tasks = load_small_tasks(random_state=0)
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
 
-scratch = FineTuner(
-    source=None, backbone="small_resnet", image_size=16, epochs=6, random_state=0
-)
+scratch = NetworkClassifier("small_resnet", image_size=16, epochs=6, random_state=0)
 names = ["flower_edges", "china_zooms", "flower_blurs"]
-tuners = {
-    name: clone(scratch).fit(tasks.sources[name].images, tasks.sources[name].labels)
-    for name in names
-}
+files = {name: folder / f"{name}.safetensors" for name in names}
+networks = {name: clone(scratch).fit(tasks.sources[name]) for name in names}
 reference = folder / "reference.safetensors"
-# Only the file of the reference network is wanted, so that any vector serves.
-tuners["flower_edges"].to_source("reference", embedding=[1.0], checkpoint=reference)
+networks["flower_edges"].to_source("reference", checkpoint=reference)
 embedder = DatasetEmbedder(reference)
 
-vectors = embedder.fit_transform([tasks.sources[name].images for name in names])
+vectors = embedder.fit_transform([tasks.sources[name] for name in names])
 catalog = SourceCatalog(
-    tuner.to_source(name, embedding=vector, checkpoint=folder / f"{name}.safetensors")
-    for vector, (name, tuner) in zip(vectors, tuners.items())
+    networks[name].to_source(name, embedding=vector, checkpoint=files[name])
+    for name, vector in zip(names, vectors)
 )
 catalog.save(folder / "zoo")
 
@@ -65,7 +66,7 @@ SourceCatalog.load(folder / "zoo")
 # :func:`~sklearn_p2l.ground_truth.measure_improvement` measures.
 
 target = tasks.held_out_targets["digits_5_to_9"]
-vector = embedder.transform([target.images])
+vector = embedder.transform([target])
 before = SourceSelector(catalog, k=-1.0).fit(vector)
 before.explain(vector).round(2)
 
@@ -77,21 +78,24 @@ before.explain(vector).round(2)
 # weights with ``to_source``.
 
 new = tasks.sources["digits_0_to_4"]
-scratch.fit(new.images, new.labels)
+scratch.fit(new)
 digits = scratch.to_source(
     "digits_0_to_4",
-    embedding=embedder.transform([new.images]),
+    embedding=embedder.transform([new]),
     checkpoint=folder / "digits_0_to_4.safetensors",
+    columns={"epochs": len(scratch.history_)},
     metadata={"from": "sklearn.datasets.load_digits"},
 )
 print(digits.name, digits.size, digits.n_classes, digits.fingerprint)
 
 # %%
 # A catalog never changes. ``append`` returns a new one, and ``save`` writes it in place
-# of the old one, with a copy of the weights, so that the folder can be shared.
+# of the old one. Checkpoints stay where they are, and the catalog notes their paths.
+# With ``copy_checkpoints=True`` they are copied into the folder, so that it can be
+# shared. A column is empty where a number is not known.
 
 larger = catalog.append(digits)
-larger.save(folder / "zoo")
+larger.save(folder / "zoo", copy_checkpoints=True)
 assert SourceCatalog.load(folder / "zoo").names == larger.names
 SourceCatalog.load(folder / "zoo")
 
@@ -104,7 +108,7 @@ try:
     catalog.append(
         scratch.to_source(
             "digits_again",
-            embedding=other.fit_transform([new.images]),
+            embedding=other.fit_transform([new]),
             checkpoint=folder / "digits_again.safetensors",
         )
     )
@@ -146,18 +150,17 @@ print(f"pick before: {picks[0]}, pick after: {picks[1]}")
 for source in dict.fromkeys([None, *picks]):
     scores = []
     for seed in seeds:
-        tuner = FineTuner(
-            sources=larger,
-            source=source,
-            backbone="small_resnet",
+        classifier = NetworkClassifier(
+            "small_resnet",
+            weights=None if source is None else larger[source].checkpoint,
             image_size=16,
             epochs=10,
             batch_size=16,
             learning_rate=0.1,
             random_state=seed,
         )
-        tuner.fit(target.images, target.labels)
-        scores.append(tuner.score(target.test_images, target.test_labels))
+        classifier.fit(target)
+        scores.append(classifier.score(target.X_test, target.y_test))
     shown = ", ".join(f"{score:.3f}" for score in scores)
     print(f"{source or 'random weights':16} test accuracy {shown}")
 

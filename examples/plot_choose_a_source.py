@@ -90,8 +90,8 @@ plt.show()
 # The prediction is far from perfect on these targets, and :doc:`/guide/limits` tells
 # why. How many sources would have to be tried until the best one is among them, in
 # comparison with simple rules, is shown by another display:
-from sklearn_p2l.baselines import LargestSource, NearestSource
 from sklearn_p2l.plotting import PicksDisplay
+from sklearn_p2l.selection import LargestSource, NearestSource
 
 X, y = results.vectors, results.improvements
 rules = {

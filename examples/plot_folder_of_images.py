@@ -19,46 +19,45 @@ quickly.
 # -------------------
 #
 # The target is a folder with a subfolder for each class: five digits.
+# :class:`~sklearn_p2l.Task` reads such folders.
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
-from sklearn_p2l.datasets import list_images, load_small_tasks
+from sklearn_p2l import Task
+from sklearn_p2l.datasets import load_small_tasks
 
 tasks = load_small_tasks()
 folder = Path(tempfile.mkdtemp(prefix="p2l-"))
 target = tasks.held_out_targets["digits_5_to_9"]
-for i, (image, label) in enumerate(zip(target.images, target.labels)):
-    path = folder / "my_images" / str(label) / f"{i}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-paths = [Path(path) for path in list_images(folder / "my_images")]
-labels = [int(path.parent.name) for path in paths]
-print(len(paths), "images, such as", paths[0].relative_to(folder))
+for part, images, labels in [
+    ("my_images", target.X, target.y),
+    ("test_images", target.X_test, target.y_test),
+]:
+    for i, (image, label) in enumerate(zip(images, labels)):
+        path = folder / part / str(label) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+task = Task.from_folder(folder / "my_images", test=folder / "test_images")
+print(task)
+print("such as", Path(task.X[0]).relative_to(folder), "of class", task.y[0])
 
 # %%
 # Six sources are trained here, as no network can be downloaded while this page is
 # made; the largest one also serves as reference network. In practice, sources come from
 # files, and the reference network is one that was trained on ImageNet.
-from sklearn_p2l import DatasetEmbedder, FineTuner
+from sklearn_p2l import DatasetEmbedder, NetworkClassifier
 from sklearn_p2l.ground_truth import train_sources
 
 settings = dict(backbone="small_resnet", image_size=16, random_state=0)
-from_scratch = FineTuner(source=None, epochs=5, learning_rate=0.05, **settings)
-sources = {n: t for n, t in tasks.sources.items() if len(t.labels) < 1000}
-largest = max(sources.values(), key=lambda task: len(task.labels))
-from_scratch.fit(largest.images, largest.labels)
-from_scratch.to_source(  # only its file is wanted, so that any vector serves
-    "reference", embedding=[1.0], checkpoint=folder / "reference.safetensors"
-)
+from_scratch = NetworkClassifier(epochs=5, learning_rate=0.05, **settings)
+sources = {name: s for name, s in tasks.sources.items() if len(s) < 1000}
+from_scratch.fit(max(sources.values(), key=len))
+from_scratch.to_source("reference", checkpoint=folder / "reference.safetensors")
 embedder = DatasetEmbedder(folder / "reference.safetensors")
 zoo = train_sources(
-    {name: (task.images, task.labels) for name, task in sources.items()},
-    from_scratch,
-    embedder=embedder,
-    folder=folder / "zoo",
-    verbose=0,
+    sources, from_scratch, embedder=embedder, folder=folder / "zoo", verbose=0
 )
 zoo
 
@@ -68,27 +67,29 @@ zoo
 #
 # Nothing was measured in this zoo, so the weight k is borrowed. The folder passes once
 # through the reference network; nothing is trained.
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
 from sklearn_p2l import SourceSelector
 from sklearn_p2l.plotting import RankingDisplay
+from sklearn_p2l.selection import explain
 
 p2l = make_pipeline(embedder, SourceSelector(zoo, k=-1.0))
 p2l.fit([folder / "my_images"])
-vector = p2l[:-1].transform([folder / "my_images"])
-RankingDisplay.from_estimator(p2l[-1], vector)
-p2l[-1].explain(vector).drop(columns="target").round(2)
+RankingDisplay.from_estimator(p2l, [folder / "my_images"])
+explain(p2l, [folder / "my_images"]).drop(columns="target").round(2)
 
 # %%
 # Fine-tune the pick
 # ------------------
 #
-# The tuner asks the selector for a source and is a classifier from then on.
-fine_tuning = settings | dict(epochs=15, batch_size=16, learning_rate=0.1)
-tuner = FineTuner(FrozenEstimator(p2l), zoo, **fine_tuning).fit(paths, labels)
-accuracy = tuner.score(target.test_images, target.test_labels)
-print(f"{tuner.source_}: accuracy {accuracy:.3f} on {len(target.test_labels)} images")
+# The tuner asks the selector for a source, trains the classifier from there, and is a
+# classifier itself from then on. It takes the task, or the folder.
+from sklearn_p2l import FineTuner
+
+classifier = NetworkClassifier(epochs=15, batch_size=16, learning_rate=0.1, **settings)
+tuner = FineTuner(p2l, zoo, classifier).fit(folder / "my_images")
+accuracy = tuner.score(task.X_test, task.y_test)
+print(f"{tuner.source_}: accuracy {accuracy:.3f} on {len(task.y_test)} images")
 
 # %%
 # Was it worth it?
@@ -98,20 +99,21 @@ print(f"{tuner.source_}: accuracy {accuracy:.3f} on {len(target.test_labels)} im
 # so few images, seeds differ much, and a source need not be better than none.
 import numpy as np
 
-from sklearn_p2l.baselines import LargestSource, NearestSource
+from sklearn_p2l.selection import LargestSource, NearestSource
 
+vector = embedder.transform([task])
 rules = {
-    "P2L's pick": p2l.predict([folder / "my_images"])[0, 0],
+    "P2L's pick": tuner.source_,
     "largest": LargestSource(zoo).fit(vector).predict(vector)[0, 0],
     "nearest": NearestSource(zoo).fit(vector).predict(vector)[0, 0],
     "random weights": None,
 }
 accuracies = {}
 for source in dict.fromkeys(rules.values()):
+    start = None if source is None else zoo[source].checkpoint
     for seed in range(3):
-        tuner = FineTuner(sources=zoo, source=source, **fine_tuning)
-        tuner.set_params(random_state=seed).fit(paths, labels)
-        score = tuner.score(target.test_images, target.test_labels)
+        classifier.set_params(weights=start, random_state=seed).fit(task)
+        score = classifier.score(task.X_test, task.y_test)
         accuracies.setdefault(source, []).append(score)
 for rule, source in rules.items():
     mean, spread = np.mean(accuracies[source]), np.std(accuracies[source])

@@ -23,33 +23,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, SourceSelector
+from sklearn_p2l import (
+    DatasetEmbedder,
+    NetworkClassifier,
+    SourceCatalog,
+    SourceSelector,
+)
 from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.metrics import spearman_score
 
 tasks = load_small_tasks(random_state=0)
-sources = {n: t for n, t in tasks.sources.items() if len(t.labels) < 1000}
-reference = sources["flower_edges"]
-tuner = FineTuner(
-    source=None, backbone="small_resnet", image_size=16, epochs=8, random_state=0
-)
-tuner.fit(reference.images, reference.labels)
+sources = {n: t for n, t in tasks.sources.items() if len(t) < 1000}
+classifier = NetworkClassifier("small_resnet", image_size=16, epochs=8, random_state=0)
+classifier.fit(sources["flower_edges"])
 
 folder = tempfile.TemporaryDirectory()
 checkpoint = Path(folder.name) / "reference.safetensors"
-# Only the file is wanted, so that any vector serves.
-tuner.to_source("reference", embedding=[1.0], checkpoint=checkpoint)
+classifier.to_source("reference", checkpoint=checkpoint)
 
 embedder = DatasetEmbedder(checkpoint, precision="float32")
-vectors = embedder.fit_transform([task.images for task in sources.values()])
+vectors = embedder.fit_transform(list(sources.values()))
 catalog = SourceCatalog.from_arrays(
     vectors,
-    sizes=[len(task.images) for task in sources.values()],
+    sizes=[len(task) for task in sources.values()],
     names=list(sources),
 )
 
 names = ["inverted_digit_rotations", "grey_china_edges", "china_zooms"]
-datasets = [tasks.held_out_targets[name].test_images for name in names]
+datasets = [tasks.held_out_targets[name].X_test for name in names]
 
 # %%
 # What all images say

@@ -14,8 +14,9 @@ serve for a night on a GPU.
 # %%
 # Sources and targets
 # -------------------
-# Three sources and three targets, made of images that ship with scikit-learn. One
-# object, the tuner, holds the settings of all trainings.
+# Three sources and three targets, made of images that ship with scikit-learn. Each is a
+# :class:`~sklearn_p2l.Task`, samples with their labels. One object, the classifier,
+# holds the settings of all trainings.
 
 import tempfile
 import time
@@ -25,7 +26,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceSelector
+from sklearn_p2l import DatasetEmbedder, NetworkClassifier, SourceSelector, Task
 from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.ground_truth import measure_improvement, train_sources
 from sklearn_p2l.plotting import KCurveDisplay, ScoreImprovementDisplay
@@ -33,15 +34,12 @@ from sklearn_p2l.plotting import KCurveDisplay, ScoreImprovementDisplay
 tasks = load_small_tasks(random_state=0)
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
-tuner = FineTuner(
-    backbone="small_resnet", image_size=8, epochs=8, learning_rate=0.05, random_state=0
+classifier = NetworkClassifier(
+    "small_resnet", image_size=8, epochs=8, learning_rate=0.05, random_state=0
 )
 
 source_names = ["flower_edges", "digits_0_to_4", "flower_blurs"]
-sources = {
-    name: (tasks.sources[name].images, tasks.sources[name].labels)
-    for name in source_names
-}
+sources = {name: tasks.sources[name] for name in source_names}
 
 # %%
 # :func:`~sklearn_p2l.ground_truth.train_sources` trains the source networks. The
@@ -49,7 +47,7 @@ sources = {
 # with any embedder. The folder keeps what is trained: the second call trains the other
 # two.
 
-train = dict(tuner=tuner, folder=folder / "zoo", verbose=0)
+train = dict(estimator=classifier, folder=folder / "zoo", verbose=0)
 largest = {"flower_edges": sources["flower_edges"]}
 any_network = DatasetEmbedder("small_resnet", weights=None, random_state=0)
 first = train_sources(largest, embedder=any_network, **train)
@@ -59,14 +57,15 @@ zoo = train_sources(sources, embedder=embedder, **train)
 print(zoo)
 
 # %%
-# A target is a tuple: images, labels, and here also test images and test labels.
+# The targets have a test part, of which 200 images are enough here.
 
 target_names = ["digits", "grey_flower_edges", "china_blurs"]
 targets = {}
 for name in target_names:
     task = tasks.training_targets[name]
-    test = task.test_images[:200], task.test_labels[:200]
-    targets[name] = (task.images, task.labels, *test)
+    test = {"X_test": task.X_test[:200], "y_test": task.y_test[:200]}
+    targets[name] = Task(task.X, task.y, **test)
+print(targets)
 
 # %%
 # First a dry run
@@ -76,7 +75,9 @@ for name in target_names:
 # are sources: the one from random weights. With small data the estimate is rough, as it
 # does not count what opening a network and testing it take.
 
-settings = dict(sources=zoo, tuner=tuner, folder=folder / "measured", verbose=0)
+settings = dict(
+    sources=zoo, estimator=classifier, folder=folder / "measured", verbose=0
+)
 _ = measure_improvement(targets, **settings, seeds=(0,), dry_run=True)
 
 # %%
@@ -131,7 +132,7 @@ for name in zoo.names:
 
 try:
     measure_improvement(
-        targets, zoo, FineTuner(backbone="small_resnet"), folder=folder / "measured"
+        targets, zoo, NetworkClassifier("small_resnet"), folder=folder / "measured"
     )
 except ValueError as error:
     print(str(error).replace(str(folder), "folder"))
@@ -142,10 +143,11 @@ except ValueError as error:
 # The selector takes the vectors of the targets and the table. It sweeps all values of
 # ``k`` and takes the middle of the interval in which the scores order the sources most
 # like the measured improvements. So few targets leave much open, and the selector may
-# warn: of an interval without bound, or of a ``k`` above 0, at which distant sources
-# would be the better ones. We print what it says.
+# warn (:class:`~sklearn_p2l.exceptions.LearnedWeightWarning`): of an interval without
+# bound, or of a ``k`` above 0, at which distant sources would be the better ones. We
+# print what it says.
 
-vectors = embedder.fit_transform([task[0] for task in targets.values()])
+vectors = embedder.transform(list(targets.values()))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     selector = SourceSelector(zoo).fit(vectors, measured.improvements)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog
+from sklearn_p2l import DatasetEmbedder, NetworkClassifier, SourceCatalog, Task
 from sklearn_p2l.datasets import Bag, Context, relation_labels, sample_target
 
 # Relations of three subtasks, each with patterns.
@@ -122,9 +122,9 @@ settings = dict(backbone="pcnn", learning_rate=0.1, batch_size=16, random_state=
 sizes = {"places": 1200, "people": 700, "works": 900}
 bags = {name: corpus(PATTERNS[name], n) for name, n in sizes.items()}
 for name in sizes:
-    tuner = FineTuner(source=None, epochs=6, **settings)
-    tuner.fit(bags[name], relation_labels(bags[name]).y)
-    tuner.to_source(name, embedding=[1.0], checkpoint=folder / f"{name}.safetensors")
+    classifier = NetworkClassifier(epochs=6, **settings)
+    classifier.fit(bags[name], relation_labels(bags[name]).y)
+    classifier.to_source(name, checkpoint=folder / f"{name}.safetensors")
 embedder = DatasetEmbedder(folder / "places.safetensors")
 zoo = SourceCatalog.from_arrays(
     embedder.fit_transform(list(bags.values())),
@@ -143,28 +143,29 @@ zoo
 # entities for each relation, and unrelated ones; the score is the area under the
 # precision-recall curve. In practice, one would train the pick alone; to judge it, all
 # others are trained as well, with three seeds each.
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from sklearn_p2l import SourceSelector
+from sklearn_p2l import FineTuner, SourceSelector
 
 p2l = make_pipeline(embedder, SourceSelector(zoo, k=-1.0)).fit(list(bags.values()))
 starts = ["random weights", *zoo.names]
+classifier = NetworkClassifier(epochs=10, **settings)
 picks, areas = {}, {}
 for name, relations in TARGETS.items():
     pool = corpus(relations, 900)
     labels = relation_labels(pool).y
     small = sample_target(labels[:500], n_positives=6, random_state=0)
-    X, y = [pool[i] for i in small], labels[small]
+    task = Task([pool[i] for i in small], labels[small])
     test, y_test = pool[500:], labels[500:]
-    tuner = FineTuner(FrozenEstimator(p2l), zoo, epochs=10, **settings).fit(X, y)
+    tuner = FineTuner(p2l, zoo, classifier).fit(task)
     picks[name] = tuner.source_
-    print(f"{name}: {len(X)} pairs, ranking {', '.join(tuner.ranking_)}")
+    print(f"{name}: {len(task)} pairs, ranking {', '.join(tuner.ranking_)}")
     for start in starts:
-        source = None if start == "random weights" else start
-        tuner = FineTuner(sources=zoo, source=source, epochs=10, **settings)
+        weights = zoo[start].checkpoint if start in zoo else None
+        trained = clone(classifier).set_params(weights=weights)
         areas[name, start] = [
-            tuner.set_params(random_state=seed).fit(X, y).score(test, y_test)
+            trained.set_params(random_state=seed).fit(task).score(test, y_test)
             for seed in range(3)
         ]
 

@@ -2,10 +2,10 @@
 Serve a selector in another application, without torch
 ======================================================
 
-Networks are needed to embed datasets and to fine-tune. Ranking needs only NumPy, SciPy
-and scikit-learn. So a fitted :class:`~sklearn_p2l.SourceSelector` can serve where
-PyTorch is not installed: in a web service, say. Here we fit one, store it, and use it
-in a process that cannot import torch.
+Networks are needed to embed datasets and to fine-tune. Ranking needs only NumPy, SciPy,
+scikit-learn and joblib. So a fitted :class:`~sklearn_p2l.SourceSelector` can serve
+where PyTorch is not installed: in a web service, say. Here we fit one, store it, and
+use it in a process that cannot import torch.
 """
 
 # %%
@@ -23,7 +23,12 @@ from pathlib import Path
 import joblib
 import matplotlib.pyplot as plt
 
-from sklearn_p2l import DatasetEmbedder, FineTuner, SourceCatalog, SourceSelector
+from sklearn_p2l import (
+    DatasetEmbedder,
+    NetworkClassifier,
+    SourceCatalog,
+    SourceSelector,
+)
 from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.plotting import RankingDisplay
 
@@ -31,20 +36,15 @@ tasks = load_small_tasks(random_state=0)
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
 
-sources = {n: t for n, t in tasks.sources.items() if len(t.labels) < 1000}
-reference = sources["flower_edges"]
-tuner = FineTuner(
-    source=None, backbone="small_resnet", image_size=16, epochs=8, random_state=0
-)
-tuner.fit(reference.images, reference.labels)
-tuner.to_source(  # only its file is wanted, so that any vector serves
-    "reference", embedding=[1.0], checkpoint=folder / "reference.safetensors"
-)
+sources = {n: t for n, t in tasks.sources.items() if len(t) < 1000}
+classifier = NetworkClassifier("small_resnet", image_size=16, epochs=8, random_state=0)
+classifier.fit(sources["flower_edges"])
+classifier.to_source("reference", checkpoint=folder / "reference.safetensors")
 
 embedder = DatasetEmbedder(folder / "reference.safetensors")
 catalog = SourceCatalog.from_arrays(
-    embedder.fit_transform([task.images for task in sources.values()]),
-    sizes=[len(task.images) for task in sources.values()],
+    embedder.fit_transform(list(sources.values())),
+    sizes=[len(task) for task in sources.values()],
     names=list(sources),
 )
 selector = SourceSelector(catalog, k=-1.0).fit(catalog.embeddings)
@@ -53,7 +53,7 @@ selector = SourceSelector(catalog, k=-1.0).fit(catalog.embeddings)
 # The vectors of the targets are computed here, too.
 
 names = ["digits_5_to_9", "grey_china_edges", "china_zooms"]
-vectors = embedder.transform([tasks.held_out_targets[name].images for name in names])
+vectors = embedder.transform([tasks.held_out_targets[name] for name in names])
 
 # %%
 # Two files go to the other application: the selector, with its sources, and the
@@ -68,22 +68,29 @@ for path in sorted(folder.glob("*.joblib")):
 # %%
 # Where torch is not
 # ------------------
-# This is the other application. Its first lines make every import of torch fail, as if
-# it were not installed, so that we can be sure.
+# There, ``pip install --no-deps sklearn-p2l`` next to NumPy, SciPy, scikit-learn and
+# joblib is enough. This is the other application. Its first lines make every import of
+# torch, and of what else only networks and images need, fail, as if it were not
+# installed, so that we can be sure.
 
 application = """
 import sys
 
 
+REFUSED = ("torch", "torchvision", "safetensors", "PIL", "tqdm", "pandas")
+
+
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision"):
+        if name.split(".")[0] in REFUSED:
             raise ImportError(f"{name} is refused here")
 
 
 sys.meta_path.insert(0, Refuse())
 
 import joblib
+
+from sklearn_p2l.selection import explain
 
 selector = joblib.load("selector.joblib")
 names, vectors = joblib.load("vectors.joblib")
@@ -92,7 +99,9 @@ for target, ranking in zip(names, selector.predict(vectors)):
     print(f"{target:18} {ranking[0]}, then {ranking[1]}")
 
 print(f"\\n{names[0]} in detail")
-print(selector.explain(vectors[:1]).round(2).to_string(index=False))
+for row in explain(selector, vectors[:1], as_frame=False):  # True needs pandas
+    terms = f"{row['size_term']:6.2f} {row['divergence_term']:6.2f}"
+    print(f"{row['rank']} {row['source']:16} {row['E']:6.2f} = {terms}")
 
 print("\\ntorch imported:", "torch" in sys.modules)
 
@@ -144,7 +153,7 @@ for ax, name, vector in zip(axes, names, vectors):
     display = RankingDisplay.from_estimator(selector, vector, ax=ax)
     ax.set(title=name, xlabel="score E")
     ax.get_legend().remove()
-handles = [display.size_bars_, display.divergence_bars_, display.scores_]
+handles = [*display.bars_.values(), display.scores_]
 figure.legend(handles=handles, loc="outside lower center", ncols=3)
 plt.show()
 

@@ -32,8 +32,8 @@ plt.show()
 # The same sources ranked by size alone, by nearness alone, and by both; and by one
 # fixed order for all targets, the mean improvement on the training targets. All are
 # judged on the ten targets that were held out.
-from sklearn_p2l.baselines import ConstantRanking, LargestSource, NearestSource
 from sklearn_p2l.metrics import picks_to_best_loss, regret_loss, spearman_score
+from sklearn_p2l.selection import ConstantRanking, LargestSource, NearestSource
 
 held_out = ~training
 rules = {
@@ -77,7 +77,7 @@ plt.show()
 # ``sizes`` need not be numbers of images. Here the number of classes takes their place.
 # That this helps on these targets was found by looking at them, so take it as an idea
 # to try on your own zoo, not as a result.
-n_classes = [source.n_classes for source in results.sources]
+n_classes = results.sources.column("n_classes")
 by_classes = SourceSelector(results.sources.embeddings, sizes=n_classes)
 by_classes.fit(X[training], y[training])
 score = by_classes.score(X[held_out], y[held_out])

@@ -95,7 +95,7 @@ print("shape:", vectors.shape)
 # it can be read as a distribution over the 4096 units, which KL compares. A unit that
 # no image of a dataset excites is 0.
 
-for name, vector in zip(names, vectors):
+for name, vector in zip(names, np.asarray(vectors)):
     print(f"{name:16} min {vector.min():.1f}, sum {vector.sum():.3f}", end=", ")
     print(f"{np.mean(vector == 0):.1%} of the units silent")
 

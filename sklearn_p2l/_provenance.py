@@ -83,7 +83,13 @@ class Vectors(NDArrayOperatorsMixin):
         return part
 
     def copy(self):
-        """Return vectors of the same network, with values of their own."""
+        """Copy the vectors.
+
+        Returns
+        -------
+        vectors : Vectors
+            Of the same network, with values of their own.
+        """
         return Vectors(self._array.copy(), self.fingerprint)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):

@@ -108,10 +108,9 @@ def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
         Summary vectors of the sources; None means `T`. They are read in blocks, by
         one thread per CPU, so a memory-mapped array of any length needs little memory.
 
-    metric : {"kl", "js", "chi2", "euclidean", "cityblock", "hellinger", "cosine"}, \
-            default="kl"
-        The divergence of L1-normalised t and s. "kl", "js", "chi2" and "hellinger"
-        need vectors without negative components.
+    metric : str, default="kl"
+        The divergence of L1-normalised t and s, one of `METRICS`. "kl", "js", "chi2"
+        and "hellinger" need vectors without negative components.
 
         - "kl": Kullback-Leibler, :math:`\sum_i t_i \log(t_i / s_i)`, in nats: how
           badly the source accounts for the target;
