@@ -1,0 +1,172 @@
+"""The torch room: its contracts, its families, and what a network is given."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from torch import nn
+
+from sklearn_p2l import networks
+from sklearn_p2l.networks import Network, Recipe, opening
+from sklearn_p2l.networks.base import Family
+from sklearn_p2l.networks.small import SmallFamily
+from sklearn_p2l.networks.torchvision import TorchvisionFamily
+from sklearn_p2l.samples import Bag, Context
+
+
+@pytest.mark.parametrize("contract", [Network, Family])
+def test_contracts_are_abstract(contract):
+    part = type("Part", (contract,), {"check": lambda self: None})
+    with pytest.raises(TypeError, match="abstract"):
+        part()
+
+
+class Doubled(SmallFamily):
+    """Another library, whose names begin with its own."""
+
+    form = "'doubled/<name>'"
+
+    def names(self):
+        return ["doubled/one"]
+
+
+def test_a_family_more_is_one_entry(monkeypatch):
+    """What CONTRIBUTING promises."""
+    with pytest.raises(ValueError, match="got 'doubled/one'"):
+        networks.open_network("doubled/one", weights=None)
+    monkeypatch.setitem(opening.FAMILIES, "doubled", Doubled())
+    network = networks.open_network("doubled/one", weights=None, image_size=16)
+    assert network.metadata["architecture"] == "doubled/one"
+    same = networks.open_network("small_resnet", weights=None, image_size=16)
+    for one, other in zip(network.parameters(), same.parameters()):
+        assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="did you mean doubled/one"):
+        networks.open_network("doubled/onne", weights=None)
+
+
+def test_what_is_downloaded_is_told_on_stderr(monkeypatch, capsys):
+    state = networks.open_network("squeezenet1_1", weights=None).model.state_dict()
+    published = TorchvisionFamily.published
+
+    def fetch():
+        print("Downloading: a large file")
+        return state
+
+    def patched(self, name):
+        return {
+            key: dataclasses.replace(value, fetch=fetch)
+            for key, value in published(self, name).items()
+        }
+
+    monkeypatch.setattr(TorchvisionFamily, "published", patched)
+    network = networks.open_network("squeezenet1_1", weights="DEFAULT", image_size=64)
+    told = capsys.readouterr()
+    assert told.out == "" and "Downloading: a large file" in told.err
+    for key, value in network.model.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+@pytest.mark.parametrize("size", [224, 64])
+def test_the_margin_of_an_image_is_not_seen(size, rng):
+    """256 pixels to 224 at every size: about 6 % on each side."""
+    network = networks.open_network("resnet18", weights=None, image_size=size)
+    rule = network.preprocessing
+    assert rule.resize_size == round(256 * size / 224)
+    side = rule.resize_size
+    image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    other, margin = 255 - image, round((side - size) / 2)
+    inner = slice(margin, margin + size)
+    other[inner, inner] = image[inner, inner]
+    assert 0.05 < margin / side < 0.065
+    assert torch.equal(network.preprocess([image]), network.preprocess([other]))
+    small = networks.open_network("small_resnet", weights=None, image_size=size)
+    assert small.preprocessing.resize_size == small.preprocessing.crop_size == size
+
+
+@pytest.mark.parametrize(
+    "name, signed",
+    [("resnet18", False), ("small_resnet", False), ("mobilenet_v3_small", True)],
+)
+def test_a_network_knows_whether_its_features_have_a_sign(name, signed):
+    network = networks.open_network(name, weights=None, image_size=64)
+    assert network.signed == signed
+
+
+def test_text_knows_it_too():
+    bag = Bag("a", "b", [Context("a met b .", (0, 1), (6, 7))])
+    for layer, signed in [(None, False), ("contexts", True)]:
+        network = networks.open_network(
+            "pcnn", weights=None, layer=layer, samples=[bag, bag]
+        )
+        assert network.signed == signed
+
+
+def test_rectified_logits_are_named_otherwise():
+    network = networks.open_network("squeezenet1_1", weights=None, image_size=64)
+    before = set(network.model.state_dict())
+    network.reset_classifier(3)
+    after = set(network.model.state_dict())
+    assert after - before == {
+        "classifier.1.unrectified.weight",
+        "classifier.1.unrectified.bias",
+    }
+    network.reset_classifier(5)  # once more, in the same place
+    assert set(network.model.state_dict()) == after
+    assert not any(isinstance(m, nn.ReLU) for m in network.model.classifier)
+    batch = torch.zeros((2, 3, 64, 64), dtype=torch.uint8)
+    assert network(batch).shape == (2, 5)
+    plain = networks.open_network("resnet18", weights=None, image_size=64)
+    before = set(plain.model.state_dict())
+    plain.reset_classifier(3)
+    assert set(plain.model.state_dict()) == before
+
+
+def test_a_recipe_is_a_value():
+    fields = {field.name: None for field in dataclasses.fields(Recipe)}
+    recipe = Recipe(**fields | {"body_multiplier": 0})
+    assert recipe.freezes_body and recipe == dataclasses.replace(recipe)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.epochs = 3
+
+
+def test_what_a_checkpoint_says_of_itself(tmp_path):
+    path = tmp_path / "a.safetensors"
+    networks.write_checkpoint(path, {"w": np.ones((2, 3)).T}, {"architecture": "x"})
+    assert networks.checkpoint_metadata(path) == {"architecture": "x"}
+    (tmp_path / "b.safetensors").write_bytes(b"no tensors")
+    (tmp_path / "c.pt").touch()
+    for other in ("b.safetensors", "c.pt", "absent.safetensors"):
+        assert networks.checkpoint_metadata(tmp_path / other) == {}
+
+
+def test_devices():
+    assert networks.choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert networks.choose_device("cpu").type == "cpu"
+    for wrong in ("tpu9", 1.5):
+        with pytest.raises(ValueError, match="device must be"):
+            networks.choose_device(wrong)
+
+
+def test_weights_of_samples_and_classes_multiply():
+    """Against the weighted mean by its definition."""
+    from sklearn_p2l.networks.training import _Loss
+
+    rng = np.random.default_rng(0)
+    targets, logits = rng.integers(0, 3, 8), rng.normal(size=(8, 3))
+    of_class = np.array([1.0, 2.0, 0.5], np.float32)
+    of_sample = rng.uniform(0, 2, 8).astype(np.float32)
+    loss = _Loss(targets, of_class, of_sample, torch.device("cpu"))
+    got = loss(torch.from_numpy(logits).float(), torch.arange(8)).item()
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    losses = -log_p[np.arange(8), targets]
+    weights = of_class[targets] * of_sample
+    assert got == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
+    indicator = rng.integers(0, 2, (8, 3))
+    loss = _Loss(indicator, None, of_sample, torch.device("cpu"))
+    got = loss(torch.from_numpy(logits).float(), torch.arange(8)).item()
+    p = 1 / (1 + np.exp(-logits))
+    losses = -np.where(indicator, np.log(p), np.log(1 - p)).sum(axis=1)
+    assert got == pytest.approx(np.average(losses, weights=of_sample), rel=1e-5)
+    assert_array_equal(loss.targets, indicator)
