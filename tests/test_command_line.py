@@ -142,7 +142,7 @@ def test_embed_prints_what_the_embedder_computes(p2l, folders):
     assert [r["size"] for r in records] == [4, 6]
     assert {r["fingerprint"] for r in records} == {expected.fingerprint_}
     np.testing.assert_array_equal([r["embedding"] for r in records], vectors)
-    assert "10 samples" in err  # progress
+    assert "10/10" in err  # progress
     assert p2l("embed", folders / "dark", *NETWORK, "--quiet")[2] == ""
 
 
