@@ -34,7 +34,7 @@ default_role = "code"
 suppress_warnings = ["config.cache"]  # the order of the gallery is a class
 
 numpydoc_show_class_members = False
-autodoc_typehints = "none"
+autodoc_typehints = "signature"  # in networks/ types stand nowhere else
 toc_object_entries_show_parents = "hide"
 
 

@@ -127,7 +127,9 @@ def documented_things():
                 yield f"{name}.{attribute}"
 
 
-@pytest.mark.parametrize("path", [p for p in documented_things() if "net" not in p])
+@pytest.mark.parametrize(
+    "path", [p for p in documented_things() if ".networks." not in p]
+)
 def test_docstrings_follow_numpydoc(path):
     found = [(code, text) for code, text in validate(path)["errors"] if code in CODES]
     assert not found
@@ -159,7 +161,7 @@ IN_PLACE_OF = {
     ),
     '"resnet18"': '"small_resnet"',
     "image_size=224": "image_size=32",
-    "epochs=30": "epochs=2, batch_size=16, learning_rate=0.05",
+    "epochs=30": "epochs=2, batch_size=8, learning_rate=0.05",
     'NetworkClassifier("pcnn", ': 'NetworkClassifier("pcnn", epochs=1, ',
     "seeds=(0, 1, 2)": "seeds=(0, 1)",
     "n_jobs=2": "n_jobs=1",
@@ -184,10 +186,10 @@ def write_images(folder, task):
         Image.fromarray(image).save(path)
 
 
-def whole(task):
-    """A task with its test part, so that accuracies of sources hardly tie."""
-    X = np.concatenate([task.X, task.X_test])
-    return type(task)(X, np.concatenate([task.y, task.y_test]))
+def larger(task):
+    """A task with some of its test part, so that accuracies of sources hardly tie."""
+    X = np.concatenate([task.X, task.X_test])[:150]
+    return type(task)(X, np.concatenate([task.y, task.y_test])[:150])
 
 
 def write_bags(path):
@@ -212,8 +214,7 @@ def what_the_readme_names():
     from sklearn_p2l.datasets import load_small_tasks
 
     tasks = load_small_tasks()
-    digits = tasks.training_targets["digits"]
-    colours = tasks.training_targets["flower_colours"]
+    screws = larger(tasks.training_targets["flower_colours"])
     folders = {
         "targets/a": tasks.training_targets["grey_flower_edges"],
         "targets/b": tasks.training_targets["grey_china_zooms"],
@@ -222,7 +223,7 @@ def what_the_readme_names():
         "data/birds": tasks.sources["flower_blurs"],
         "data/cars": tasks.sources["china_zooms"],
         "data/boats": tasks.sources["digits_5_to_9"],
-        "data/weeds": whole(digits),
+        "data/weeds": larger(tasks.training_targets["inverted_digits_0_to_4"]),
     }
     for folder, task in folders.items():
         write_images(folder, task)
@@ -245,12 +246,13 @@ def what_the_readme_names():
         ]
     ]
     SourceCatalog(sources[:3]).save("zoo")
+    classifier.fit("data/cars")
     weights = {key: torch.from_numpy(v) for key, v in classifier.weights_.items()}
     torch.save(weights, "cars.pt")
     return {
         "improvements": np.array([[0.1, 0.2, 0.3], [0.2, 0.3, 0.1]]),
-        "screw_images": list(whole(colours).X),
-        "screw_labels": whole(colours).y,
+        "screw_images": list(screws.X),
+        "screw_labels": screws.y,
     }
 
 
