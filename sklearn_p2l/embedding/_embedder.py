@@ -327,8 +327,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         return self
 
     def _fit_features(self, datasets):
-        shapes = [np.shape(d) for d in datasets if FEATURES.recognises(d)]
-        widths = {shape[1] for shape in shapes}
+        features = [d for d in datasets if FEATURES.recognises(d)]
+        widths = {np.shape(d)[1] for d in features}
         if len(widths) > 1:
             raise ValueError(
                 "ready features must all be of one width, got datasets of "
@@ -339,9 +339,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         statistic = statistic_name(self.summary, self.proportion)
         self.fingerprint_ = f"features:{self.n_features_out_}:{statistic}"
         self.signed_ = any(
-            np.size(d) > 0 and bool(np.min(np.asarray(d)) < 0)
-            for d in datasets
-            if FEATURES.recognises(d)
+            np.size(d) > 0 and bool(np.min(np.asarray(d)) < 0) for d in features
         )
 
     def transform(self, X):
@@ -381,11 +379,11 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     def _summarize_all(self, datasets, keys):
         """Summarise datasets, given and returned by number, several at a time."""
-        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-        n_jobs = min(parallel.n_jobs, len(datasets))
         summaries = {}
         if not datasets:
             return summaries
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        n_jobs = min(parallel.n_jobs, len(datasets))
         bar = progress_over(datasets.values(), n_jobs, self.max_samples, self.verbose)
         with bar, replacing_workers():
             if n_jobs == 1:
@@ -540,10 +538,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     def _get_network(self):
         """Load the network again where it was left out of a pickle."""
         with _one_opening_at_a_time:
-            return self._reopen_network()
-
-    def _reopen_network(self):
-        if self._network is None:
+            if self._network is not None:
+                return self._network
             network = self._open_network()
             if self._fingerprint(network) != self.fingerprint_:
                 raise ValueError(
@@ -552,7 +548,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                     "its weights or its code have changed; fit again."
                 )
             self._network = network
-        return self._network
+            return network
 
     def _fingerprint(self, network):
         preprocessing = str(network.preprocessing)

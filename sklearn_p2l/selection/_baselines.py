@@ -9,13 +9,12 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_p2l._alignment import align_improvements
 from sklearn_p2l._compat import Interval, StrOptions, _fit_context
 from sklearn_p2l.catalog import SourceCatalog
-from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE
-from sklearn_p2l.selection._ranker import RankingMixin, known_sizes
+from sklearn_p2l.divergence import EPSILON, METRICS
+from sklearn_p2l.selection._ranker import DivergenceMixin, RankingMixin, known_sizes
 
 
 class _Baseline(RankingMixin, BaseEstimator):
@@ -283,7 +282,7 @@ class NoTransfer(_Baseline):
         return {"constant": self._constant(X, np.zeros(len(self.sources_)))}
 
 
-class NearestSource(_Baseline):
+class NearestSource(DivergenceMixin, _Baseline):
     """Rank the sources by their divergence from the target alone: baseline B5.
 
     Parameters
@@ -341,6 +340,7 @@ class NearestSource(_Baseline):
         self.epsilon = epsilon
         self.exclude_self = exclude_self
 
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Learn the sources, and check that X can be compared with them.
 
@@ -358,35 +358,12 @@ class NearestSource(_Baseline):
         self : object
             Fitted ranker.
         """
-        super().fit(X, y)
-        self._divergences(self._check_targets(X))
+        self._divergences(self._check_targets(X, reset=True))
         return self
-
-    def divergences(self, X):
-        """Compute the divergence D(t, s) of every target from every source.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            As in `decision_function`.
-
-        Returns
-        -------
-        D : ndarray of shape (n_targets, n_sources)
-            Lower is nearer; NaN where a source is no candidate for a target.
-        """
-        check_is_fitted(self)
-        return self._divergences(self._check_targets(X))
 
     def _decision_terms(self, X):
         D = self._divergences(X)
         return {"divergence": np.where(np.isnan(D), -np.inf, -D)}
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = self.metric in NON_NEGATIVE
-        tags.input_tags.allow_nan = self.metric == "precomputed"
-        return tags
 
 
 class ConstantRanking(_Baseline):

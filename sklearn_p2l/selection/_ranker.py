@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_p2l._alignment import align_columns, align_improvements, reorder_columns
 from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
 from sklearn_p2l.catalog import Source, SourceCatalog
-from sklearn_p2l.divergence import pairwise_divergence
+from sklearn_p2l.divergence import NON_NEGATIVE, pairwise_divergence
 from sklearn_p2l.metrics import spearman_score
 
 # What is nearer than this is the same dataset, perhaps stored in another precision:
@@ -20,9 +20,8 @@ _SAME = 1e-6
 class RankingMixin(metaclass=ABCMeta):
     """Mixin of estimators that score sources as a sum of terms.
 
-    They have `sources`, `sizes` and `metric` (None for those that do not look at X),
-    and where there is a metric, `epsilon` and `exclude_self`. Their own part is
-    `_decision_terms`, and `_order` where it is not by the score.
+    They have `sources`, `sizes` and `metric` (None for those that do not look at X).
+    Their own part is `_decision_terms`, and `_order` where it is not by the score.
     """
 
     @abstractmethod
@@ -229,6 +228,39 @@ class RankingMixin(metaclass=ABCMeta):
             self.fingerprint_ = self.sources_.fingerprint or fingerprint
         return X
 
+
+class DivergenceMixin:
+    """Mixin of rankers that compare targets with sources by a divergence.
+
+    They have `metric`, `epsilon` and `exclude_self` beside what `RankingMixin` asks
+    for, and stand before it among the bases.
+    """
+
+    def divergences(self, X):
+        """Compute the divergence D(t, s) of every target from every source.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_targets, n_features)
+            As in `decision_function`.
+
+        Returns
+        -------
+        D : ndarray of shape (n_targets, n_sources)
+            Lower is nearer; NaN where a source is no candidate for a target.
+
+        Examples
+        --------
+        >>> from sklearn_p2l import SourceSelector
+        >>> selector = SourceSelector(
+        ...     [[1, 0], [1, 3]], sizes=[10, 20], metric="cityblock", k=-1.0
+        ... )
+        >>> selector.fit([[1, 1]]).divergences([[1, 1]])
+        array([[1. , 0.5]])
+        """
+        check_is_fitted(self)
+        return self._divergences(self._check_targets(X))
+
     def _divergences(self, X):
         """D(t, s), with NaN where a target may not use a source."""
         catalog, epsilon = self.sources_, float(self.epsilon)
@@ -264,6 +296,12 @@ class RankingMixin(metaclass=ABCMeta):
             apart = pairwise_divergence(X, catalog.embeddings, metric="cityblock")
             D[apart <= _SAME] = np.nan
         return D
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = self.metric in NON_NEGATIVE
+        tags.input_tags.allow_nan = self.metric == "precomputed"
+        return tags
 
 
 def as_catalog(sources, sizes, X, fingerprint, *, precomputed=False):

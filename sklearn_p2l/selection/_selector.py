@@ -12,10 +12,11 @@ from sklearn_p2l._alignment import align_improvements
 from sklearn_p2l._compat import Interval, StrOptions, _fit_context
 from sklearn_p2l._provenance import check_same_fingerprint
 from sklearn_p2l.catalog import SourceCatalog
-from sklearn_p2l.divergence import EPSILON, METRICS, NON_NEGATIVE
+from sklearn_p2l.divergence import EPSILON, METRICS
 from sklearn_p2l.exceptions import TiedRankingWarning
 from sklearn_p2l.metrics import keep_top
 from sklearn_p2l.selection._ranker import (
+    DivergenceMixin,
     RankingMixin,
     as_catalog,
     known_sizes,
@@ -24,7 +25,7 @@ from sklearn_p2l.selection._ranker import (
 from sklearn_p2l.selection._sweep import sweep, widest_best
 
 
-class SourceSelector(RankingMixin, BaseEstimator):
+class SourceSelector(DivergenceMixin, RankingMixin, BaseEstimator):
     """Rank the sources to fine-tune for a target, before training anything.
 
     The score of source s for target t is the paper's equation 2,
@@ -243,31 +244,6 @@ class SourceSelector(RankingMixin, BaseEstimator):
         self.k_, self.k_interval_ = widest_best(self.k_curve_)
         return self
 
-    def divergences(self, X):
-        """Compute the divergence D(t, s) of every target from every source.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_targets, n_features)
-            As in `decision_function`.
-
-        Returns
-        -------
-        D : ndarray of shape (n_targets, n_sources)
-            Lower is nearer; NaN where a source is no candidate for a target.
-
-        Examples
-        --------
-        >>> from sklearn_p2l import SourceSelector
-        >>> selector = SourceSelector(
-        ...     [[1, 0], [1, 3]], sizes=[10, 20], metric="cityblock", k=-1.0
-        ... )
-        >>> selector.fit([[1, 1]]).divergences([[1, 1]])
-        array([[1. , 0.5]])
-        """
-        check_is_fitted(self)
-        return self._divergences(self._check_targets(X))
-
     def _check_pick(self, E):
         best = E == E.max(axis=1, keepdims=True)
         tied = np.flatnonzero(best.sum(axis=1) > 1)
@@ -343,8 +319,6 @@ class SourceSelector(RankingMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.k == "auto"
-        tags.input_tags.positive_only = self.metric in NON_NEGATIVE
-        tags.input_tags.allow_nan = self.metric == "precomputed"
         tags.target_tags.two_d_labels = True  # one row of improvements per target
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = False
