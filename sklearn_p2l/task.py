@@ -305,11 +305,14 @@ def as_tasks(tasks, what):
     return {name: as_task(task, f"{what}[{name!r}]") for name, task in tasks.items()}
 
 
-def as_labelled(X, y):
-    """Return samples and labels, which X may hold together."""
+def as_labelled(X, y, groups=None):
+    """Return samples, labels and groups (or None), which X may hold together."""
+    if isinstance(X, Task) and groups is None:
+        groups = X.groups
     if y is not None:
         X = X.X if isinstance(X, Task) else X
-        return as_samples(X), y
+        _check_groups(groups, y)
+        return as_samples(X), y, groups
     if isinstance(X, (str, os.PathLike)) and not BAGS.recognises(X):
         X = Task.from_folder(X)
     elif not isinstance(X, Task) and is_map_style(X):
@@ -319,7 +322,17 @@ def as_labelled(X, y):
             "requires y to be passed, but the target y is None; pass labels, a Task, a "
             "folder with a subfolder for each class, or a Dataset of (image, label)."
         )
-    return X.X, X.y
+    _check_groups(groups, X.y)
+    return X.X, X.y, groups
+
+
+def _check_groups(groups, y):
+    n = np.shape(y)[0]
+    if groups is not None and len(groups) != n:
+        raise ValueError(
+            "groups must hold the group of each sample, or be None, got "
+            f"{len(groups)} for {n} samples."
+        )
 
 
 def dataset_of(item):

@@ -337,7 +337,9 @@ def test_bad_weights_and_layers(datasets, tmp_path):
         DatasetEmbedder("small_resnet").fit(datasets)
     with pytest.raises(ValueError, match=r"must be one of \['IMAGENET1K_V1'"):
         DatasetEmbedder("squeezenet1_1", weights="IMAGENET21K").fit(datasets)
-    with pytest.raises(FileNotFoundError, match="no file .*missing.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match="a file at .*missing.safetensors, got none"
+    ):
         DatasetEmbedder("small_resnet", weights=tmp_path / "missing.safetensors").fit(
             datasets
         )

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from scipy.sparse import csr_matrix
 from sklearn import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import balanced_accuracy_score, fbeta_score, make_scorer
 from sklearn.model_selection import train_test_split
 
@@ -55,6 +56,11 @@ def stripes(n, angle, seed):
     noise = rng.integers(-60, 60, size=(n, 8, 8))
     return (X + noise).astype(np.uint8), np.array(["thin", "wide"])[y]
 
+
+# Most tests train for a moment, which often teaches nothing.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*always giving the shares:sklearn.exceptions.ConvergenceWarning"
+)
 
 CLASSIFIER = NetworkClassifier(
     "small_resnet", image_size=8, epochs=2, batch_size=8, learning_rate=0.05
@@ -246,11 +252,17 @@ def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
 
 
 def test_an_interrupted_training_is_no_result(zoo, tmp_path, monkeypatch):
-    def interrupted(self, epochs):
-        yield 1
-        raise KeyboardInterrupt
+    from sklearn_p2l.networks import training
 
-    monkeypatch.setattr(NetworkClassifier, "_progress", interrupted)
+    epoch, calls = training._train_epoch, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(*args)
+
+    monkeypatch.setattr(training, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         measure_improvement(TARGETS, zoo, CLASSIFIER, folder=tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())
@@ -530,10 +542,10 @@ def test_a_source_that_fails_loses_no_other(tmp_path, monkeypatch):
     arguments = dict(embedder=EMBEDDER, folder=tmp_path, verbose=0)
     fit = NetworkClassifier.fit
 
-    def fit_or_fail(self, X, y):
-        if len(y) == 22:
+    def fit_or_fail(self, task):
+        if len(task) == 22:
             raise RuntimeError("out of memory")
-        return fit(self, X, y)
+        return fit(self, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(NetworkClassifier, "fit", fit_or_fail)
@@ -809,3 +821,33 @@ def test_files_that_cannot_be_read_fail_their_cells_alone(zoo, tmp_path):
         )
     assert result.improvements.loc["good"].notna().all()
     assert result.improvements.loc["bad"].isna().all()
+
+
+def test_trainings_that_learned_nothing_are_counted(zoo, tmp_path):
+    X, y = stripes(40, 0, 0)
+    black = Task(np.zeros_like(X), y)
+    classifier = NetworkClassifier(image_size=8, epochs=20, batch_size=8)
+    targets = {"black": black, "down": DOWN}
+    message = r"3 of 6 trainings learned no more.*black ← no transfer \(seed 0\)"
+    with pytest.warns(ConvergenceWarning, match=message):
+        result = measure_improvement(
+            targets, zoo, classifier, folder=tmp_path, verbose=0
+        )
+    assert result.n_not_converged == 3
+    converged = result.records.set_index("target")["converged"]
+    assert not converged["black"].any() and converged["down"].all()
+    assert result.performances.notna().all(axis=None)  # they count as they are
+
+
+def test_groups_of_a_target_reach_its_validation(zoo, tmp_path):
+    """Groups that are all in training leave nothing for a validation by groups."""
+    X, y = stripes(40, 0, 0)
+    given = Task(X, y, groups=y, X_test=X, y_test=y)  # each class is one group
+    classifier = NetworkClassifier(
+        image_size=8, epochs=2, batch_size=8, early_stopping=True
+    )
+    with pytest.warns(UserWarning, match="No sample can be spared"):
+        result = measure_improvement(
+            {"t": given}, zoo[["s0"]], classifier, folder=tmp_path, verbose=0
+        )
+    assert result.performances.notna().all(axis=None)

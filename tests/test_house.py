@@ -16,6 +16,7 @@ ROOMS = [
     "_compat",
     "_alignment",
     "_provenance",
+    "_probe",
     "samples",
     "networks",  # opened by _compat.load_networks, when something needs torch
     "_workers",

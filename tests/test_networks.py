@@ -151,22 +151,34 @@ def test_devices():
 
 def test_weights_of_samples_and_classes_multiply():
     """Against the weighted mean by its definition."""
-    from sklearn_p2l.networks.training import _Loss
+    from sklearn_p2l.tuning._targets import weights_of_samples
 
     rng = np.random.default_rng(0)
     targets, logits = rng.integers(0, 3, 8), rng.normal(size=(8, 3))
     of_class = np.array([1.0, 2.0, 0.5], np.float32)
     of_sample = rng.uniform(0, 2, 8).astype(np.float32)
-    loss = _Loss(targets, of_class, of_sample, torch.device("cpu"))
+    class_weight = dict(enumerate(of_class.tolist()))
+    weight = weights_of_samples(of_sample, class_weight, targets, np.arange(3))
+    loss = networks.Loss(targets, weight, torch.device("cpu"))
     got = loss(torch.from_numpy(logits).float(), torch.arange(8)).item()
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     losses = -log_p[np.arange(8), targets]
     weights = of_class[targets] * of_sample
     assert got == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
     indicator = rng.integers(0, 2, (8, 3))
-    loss = _Loss(indicator, None, of_sample, torch.device("cpu"))
+    loss = networks.Loss(indicator, of_sample, torch.device("cpu"))
     got = loss(torch.from_numpy(logits).float(), torch.arange(8)).item()
     p = 1 / (1 + np.exp(-logits))
     losses = -np.where(indicator, np.log(p), np.log(1 - p)).sum(axis=1)
     assert got == pytest.approx(np.average(losses, weights=of_sample), rel=1e-5)
     assert_array_equal(loss.targets, indicator)
+    # steps on equal batches give the mean over all samples, whatever weighs in each
+    parts = torch.arange(8).split(4)
+    steps = [loss.for_step(torch.from_numpy(logits)[p].float(), p) for p in parts]
+    assert np.mean([s.item() for s in steps]) == pytest.approx(got, rel=1e-5)
+    # the best constant answer: no other has a smaller loss
+    constant = loss.constant(torch.arange(8), 3)
+    everywhere = loss(constant.expand(8, -1), torch.arange(8)).item()
+    for shift in (-0.1, 0.1):
+        other = (constant + shift).expand(8, -1)
+        assert everywhere < loss(other, torch.arange(8)).item()

@@ -387,9 +387,9 @@ def test_mappings_of_tasks(X):
 def test_samples_and_labels_together_or_apart(X, folder):
     task = Task(X, LABELS)
     for given, y in [(X, LABELS), (task, None), (task, LABELS)]:
-        samples, labels = as_labelled(given, y)
+        samples, labels, _ = as_labelled(given, y)
         assert samples is X and labels is LABELS
-    samples, labels = as_labelled(folder / "train", None)
+    samples, labels, _ = as_labelled(folder / "train", None)
     assert len(samples) == 4 and labels.tolist() == [*"aabb"]
     assert as_labelled(folder / "train", LABELS)[1] is LABELS
     dataset = Labelled(list(zip(X, LABELS)))

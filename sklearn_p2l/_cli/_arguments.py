@@ -306,7 +306,7 @@ def _add_training_options(parser):
     )
     add("--epochs", "passes over the images", type=_count)
     add("--batch-size", "images per step", type=_count)
-    add("--learning-rate", "initial learning rate of the last layer", type=_positive)
+    add("--learning-rate", "largest learning rate of the last layer", type=_positive)
     add(
         "--image-size",
         "side of the images, in pixels (default: what the network was made for)",

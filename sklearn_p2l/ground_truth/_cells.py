@@ -10,6 +10,7 @@ from sklearn.metrics import check_scoring
 from sklearn_p2l._compat import _safe_indexing, load_networks
 from sklearn_p2l.ground_truth._splits import split_task
 from sklearn_p2l.samples import take
+from sklearn_p2l.task import Task
 from sklearn_p2l.tuning import start_from
 
 
@@ -18,14 +19,16 @@ def measure_cell(*, task, source, estimator, test_size, scoring, n_steps, known)
     seed = known["seed"]
     train, test = split_task(task, test_size, seed, "the target")
     if train is None:
-        X, y, X_test, y_test = task.X, task.y, task.X_test, task.y_test
+        X, y, groups = task.X, task.y, task.groups
+        X_test, y_test = task.X_test, task.y_test
     else:
         X, y = take(task.X, train), _safe_indexing(task.y, train)
+        groups = None if task.groups is None else _safe_indexing(task.groups, train)
         X_test, y_test = take(task.X, test), _safe_indexing(task.y, test)
     estimator = clone(estimator).set_params(random_state=seed, verbose=0)
     if source is not None:
         start_from(estimator, source)
-    fit(estimator, X, y, n_steps)
+    fit(estimator, Task(X, y, groups), n_steps)
     return known | {
         "performance": performance(estimator, scoring, X_test, y_test),
         "n_train": len(y),
@@ -39,7 +42,7 @@ def train_source(
 ):
     """Train a source, write its weights, return its record."""
     estimator = clone(estimator).set_params(random_state=random_state, verbose=0)
-    fit(estimator, task.X, task.y, n_steps)
+    fit(estimator, task, n_steps)
     source = estimator.to_source(name, checkpoint=checkpoint)
     score = None
     if task.X_test is not None:
@@ -53,14 +56,14 @@ def train_source(
     }
 
 
-def fit(estimator, X, y, n_steps):
+def fit(estimator, task, n_steps):
     """Train for about so many steps, if not for the estimator's epochs."""
     if n_steps is not None:
-        steps_per_epoch = -(-len(y) // estimator.batch_size)
+        steps_per_epoch = -(-len(task) // estimator.batch_size)
         estimator.set_params(epochs=max(1, round(n_steps / steps_per_epoch)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator.fit(X, y)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the record tells
+        estimator.fit(task)
     if estimator.interrupted_:  # what it had by then is no result
         raise KeyboardInterrupt
 
@@ -76,6 +79,7 @@ def training_record(estimator):
     return {
         "epochs": len(estimator.history_),
         "train_loss": estimator.history_[-1]["train_loss"],
+        "converged": estimator.converged_,
         "device": str(load_networks().choose_device(estimator.device)),
     }
 

@@ -1,12 +1,15 @@
 """How long trainings that are still to do may take."""
 
+import warnings
+
 import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_p2l.ground_truth._records import read_record
 from sklearn_p2l.samples import take
-from sklearn_p2l.tuning import start_from
+from sklearn_p2l.tuning import n_epochs, start_from
 
 
 def print_estimate(jobs, what, n_jobs):
@@ -27,7 +30,7 @@ def print_estimate(jobs, what, n_jobs):
             n, batch_size = len(task.y), arguments["estimator"].batch_size
             if task.X_test is None:
                 n *= 1 - arguments["test_size"]
-            passes = n * arguments["estimator"].epochs
+            passes = n * n_epochs(arguments["estimator"], round(n))
             if arguments["n_steps"] is not None:
                 passes = arguments["n_steps"] * min(batch_size, n)
             total += rates[kind] * passes
@@ -43,12 +46,18 @@ def _seconds_per_sample(arguments):
     """Time two epochs of training on a few samples, the second one counts."""
     source, task = arguments["source"], arguments["task"]
     estimator = clone(arguments["estimator"]).set_params(
-        epochs=2, early_stopping=False, class_weight=None, verbose=0
+        epochs=2,
+        early_stopping=False,
+        class_weight=None,
+        checkpoint_folder=None,
+        verbose=0,
     )
     if source is not None:
         start_from(estimator, source)
     order = np.random.RandomState(0).permutation(len(task.y))
     some = order[: 4 * estimator.batch_size]
     y = np.arange(len(some)) % 2  # any labels will do
-    estimator.fit(take(task.X, some), y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(take(task.X, some), y)
     return estimator.history_[-1]["seconds"] / len(some)

@@ -94,7 +94,7 @@ def measure_improvement(
 
     n_steps : int, default=None
         Train all for about this many steps (batches) instead of the estimator's
-        `epochs`, as the paper does, so that small targets are not stopped too early.
+        `epochs`, as the paper does.
 
     retry_failures : bool, default=False
         Measure again the cells that failed before.
@@ -122,7 +122,11 @@ def measure_improvement(
         spread : DataFrame of shape (n_targets, n_sources)
             Standard deviation of I(t, s) over seeds; NaN for fewer than two.
         records : DataFrame
-            All records, one row per cell; `source` is None for random weights.
+            All records, one row per cell; `source` is None for random weights, and
+            `converged` is False where training learned no more than always giving the
+            shares of the classes. Such cells count as they are.
+        n_not_converged : int
+            Number of these.
 
     Raises
     ------
@@ -134,6 +138,8 @@ def measure_improvement(
     -----
     FailedCellsWarning
         If cells failed, with their names and reasons.
+    ConvergenceWarning
+        If trainings learned nothing, with their names.
 
     Notes
     -----

@@ -13,7 +13,7 @@ from sklearn_p2l.ground_truth._records import read_record
 from sklearn_p2l.samples import content_key
 
 # What a protocol does not consist of: which cell it is, and where it is computed.
-_NOT_PROTOCOL = ("random_state", "device", "verbose")
+_NOT_PROTOCOL = ("random_state", "device", "verbose", "checkpoint_folder")
 
 
 def content_of(task):

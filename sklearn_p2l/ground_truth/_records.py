@@ -7,7 +7,6 @@ several processes can share it in one folder.
 import hashlib
 import json
 import re
-import threading
 import time
 from pathlib import Path
 
@@ -23,14 +22,13 @@ from sklearn_p2l._workers import (
     as_worker,
     claim,
     no_interrupt_lost,
+    one_training_at_a_time,
     replacing_workers,
     this_process,
 )
 
 # Seconds between looks at jobs that another process works on.
 _PATIENCE = 1.0
-# PyTorch's tracing of networks is not safe where threads share a process.
-_one_training_at_a_time = threading.Lock()
 # Whether this worker process was interrupted, perhaps in the middle of a trace that
 # has patched PyTorch; joblib would give it the next job all the same.
 _interrupted = False
@@ -84,7 +82,7 @@ def run_job(path, function, arguments, *, n_workers, parent):
     is_worker = this_process() != parent
     if is_worker and _interrupted:
         raise KeyboardInterrupt
-    with _one_training_at_a_time, claim(path.with_suffix(".lock")) as claimed:
+    with one_training_at_a_time, claim(path.with_suffix(".lock")) as claimed:
         if not claimed:
             return False
         if read_record(path) is not None:

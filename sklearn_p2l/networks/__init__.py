@@ -9,10 +9,13 @@ file of its own, and in one entry of a dict.
 
 from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.devices import at_most_threads, choose_device, gpus
+from sklearn_p2l.networks.exporting import export_module
 from sklearn_p2l.networks.features import extract_features
+from sklearn_p2l.networks.loss import Loss
 from sklearn_p2l.networks.opening import is_file_name, open_network
 from sklearn_p2l.networks.pcnn import PCNN
-from sklearn_p2l.networks.training import Recipe, predict_logits, train
+from sklearn_p2l.networks.recipe import Recipe
+from sklearn_p2l.networks.training import predict_logits, train
 from sklearn_p2l.networks.weights import (
     checkpoint_metadata,
     get_weights,
@@ -22,11 +25,13 @@ from sklearn_p2l.networks.weights import (
 
 __all__ = [
     "PCNN",
+    "Loss",
     "Network",
     "Recipe",
     "at_most_threads",
     "checkpoint_metadata",
     "choose_device",
+    "export_module",
     "extract_features",
     "get_weights",
     "gpus",

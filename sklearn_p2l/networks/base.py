@@ -127,9 +127,15 @@ class Network(nn.Module, ABC):
         parent, _, name = self.head.rpartition(".")
         container = self.model.get_submodule(parent)
         if _remove_rectifiers(container, behind=name):
-            new = Unrectified(new)
+            setattr(container, name, Unrectified(new))
             self.head += ".unrectified"
-        setattr(container, name, new)
+        else:
+            setattr(container, name, new)
+
+    def replace_head(self, layer: nn.Module) -> None:
+        """Put another layer in the place of the last one."""
+        parent, _, name = self.head.rpartition(".")
+        setattr(self.model.get_submodule(parent), name, layer)
 
     def classifier_parameters(self) -> list[nn.Parameter]:
         return list(self.model.get_submodule(self.head).parameters())

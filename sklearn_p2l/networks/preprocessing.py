@@ -54,15 +54,19 @@ class Preprocessing:
         width, height = right - left, lower - upper
         if height == width == side == self.resize_size:
             return image
-        short = min(width, height)
-        size = [int(self.resize_size * length / short) for length in (width, height)]
-        x, y = (round((length - side) / 2) for length in size)
-        across, down = width / size[0], height / size[1]
-        cut = (
-            left + x * across,
-            upper + y * down,
-            left + (x + side) * across,
-            upper + (y + side) * down,
-        )
+        (top, bottom), (first, last) = self.cut(width, height)
+        cut = (left + first, upper + top, left + last, upper + bottom)
         method = Image.Resampling[self.interpolation.upper()]
         return np.asarray(Image.fromarray(image).resize((side, side), method, cut))
+
+    def cut(
+        self, width: float, height: float
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where the crop begins and ends in an image, downwards and across."""
+        side, short = self.crop_size, min(width, height)
+        parts = []
+        for length in (height, width):
+            resized = int(self.resize_size * length / short)
+            first, scale = round((resized - side) / 2), length / resized
+            parts.append((first * scale, (first + side) * scale))
+        return tuple(parts)

@@ -24,7 +24,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"weights must be a name, a file or None, got no file {path}."
+            f"there must be a file at {path}, got none; weights are a file that is "
+            "there, a name under which they are published, or None."
         )
     try:
         if path.suffix == ".safetensors":

@@ -1,47 +1,43 @@
 """NetworkClassifier: trains one network on one task."""
 
-import json
 import os
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import accuracy_score, average_precision_score
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
-from sklearn_p2l._compat import (
-    Interval,
-    StrOptions,
-    _check_sample_weight,
-    _fit_context,
-    load_networks,
-    progress_bar,
-)
-from sklearn_p2l.catalog import Source
-from sklearn_p2l.samples import as_samples
+from sklearn_p2l._compat import Interval, StrOptions, _fit_context, load_networks
 from sklearn_p2l.task import as_labelled
+from sklearn_p2l.tuning._progress import progress_of
+from sklearn_p2l.tuning._settings import check_settings, recipe_of
 from sklearn_p2l.tuning._targets import (
     encode,
     log_odds,
+    score_logits,
     validation_part,
-    weights_of_classes,
+    weights_of_samples,
 )
+from sklearn_p2l.tuning._trained import TrainedNetworkMixin
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):
+class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
     """Train a network as a classifier, from one start.
 
     The start is a network with random weights, or one that was trained on another task.
-    Of the latter the last layer is replaced by a fresh one of the task's size, starting
-    at zero (its bias, for multilabel targets, at the log odds of the labels), which
+    Of the latter the last layer is replaced by a fresh one of the task's size, which
     learns at `learning_rate`, while the layers before it learn at
     ``body_learning_rate_multiplier`` times that (paper, section 4.2); from random
-    weights all learn at `learning_rate`. Training is stochastic gradient descent with
-    momentum and a step schedule (section 4.1).
+    weights all learn at `learning_rate`.
+
+    The defaults are made for small tasks and any network: AdamW, a rate that rises and
+    then falls along a cosine, cut gradients, a last layer that starts at zero behind
+    features of unit size. The paper's optimisation (section 4.1) is
+    ``NetworkClassifier(optimizer="sgd", learning_rate=0.01, schedule="step", warmup=0,
+    max_grad_norm=None, scale_features=False, head_init="random", weight_decay=1e-4)``;
+    it may fail on networks without batch normalisation.
 
     Parameters
     ----------
@@ -59,58 +55,90 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         the weights. For a function, "DEFAULT" starts from the weights of the module it
         returns.
 
-    learning_rate : float, default=0.01
-        Initial learning rate of the last layer.
+    optimizer : {"adamw", "sgd"}, default="adamw"
+        How gradients become steps: AdamW, or gradient descent with `momentum`.
+
+    learning_rate : float, default=2e-3
+        Largest learning rate of the last layer. For "sgd", 0.01 is a usual one.
 
     body_learning_rate_multiplier : float, default=0.1
-        Learning rate of the other layers, relative to `learning_rate`; 0 freezes them,
-        and they compute as in prediction: without dropout, and with the statistics of
-        their batch normalisation as they are.
+        Learning rate of the other layers, relative to `learning_rate` (the paper's f).
+        0 leaves them as they are, and makes the last layer a linear probe in closed
+        form: each sample passes the network once, and what is about steps and epochs
+        has no effect, nor have `augment` and `early_stopping`.
 
-    epochs : int, default=30
-        Passes over the training data, at most.
+    epochs : int or "auto", default="auto"
+        Passes over the training data, at most. "auto" is 20 of them, but at least 200
+        and at most 2,000 steps, and at least one pass.
 
-    batch_size : int, default=32
+    batch_size : int, default=16
         Samples per step, about: batches are made equal and never hold one sample.
 
-    momentum : float, default=0.9
-        Momentum of gradient descent.
+    schedule : {"cosine", "step", "constant"}, default="cosine"
+        How the learning rate falls after the warm-up: along half a cosine to 0; by
+        `gamma` after each `step_size`; not at all.
 
-    weight_decay : float, default=1e-4
-        L2 penalty.
+    warmup : float, default=0.1
+        Share of all steps in which the learning rate rises to its largest.
+
+    max_grad_norm : float or None, default=1.0
+        Gradients of a larger norm are cut to this one; None leaves them.
+
+    momentum : float, default=0.9
+        Momentum of "sgd".
+
+    weight_decay : float, default=0.01
+        Decay of the weights by "adamw", or L2 penalty for "sgd" (there, mostly 1e-4).
 
     step_size : float, default=1/3
-        Fraction of the epochs after which the learning rate is multiplied by `gamma`,
-        again and again.
+        Share of the epochs after which "step" multiplies the rate, again and again ...
 
     gamma : float, default=0.1
-        Factor of the step schedule.
+        ... by this.
+
+    head_init : {"zero", "probe", "random"}, default="zero"
+        How the last layer starts: at zero (for multilabel targets, its bias at the log
+        odds of the labels), which leaves trained layers alone until it has learned
+        something; as a linear probe on the features of trained weights, its penalty
+        chosen by leaving one sample out, in closed form (batch normalisation then keeps
+        its statistics); or at random.
+
+    scale_features : bool, default=True
+        Whether the last layer sees features divided by their root mean square, so that
+        it depends on no accident of the network how far a step moves. The trained
+        network has the division in the weights of that layer.
 
     early_stopping : bool, default=False
-        Keep a stratified part of the data for validation, stop when its loss has not
-        improved for `n_iter_no_change` epochs, and return to the best epoch.
+        Keep a part of the data for validation, stop when `monitor` has not improved for
+        `n_iter_no_change` epochs, and return to the best epoch.
 
     validation_fraction : float, default=0.1
         Share of the samples kept for validation, if `early_stopping`: at least one,
-        spread over the classes by their sizes, but never the last one of a class.
+        spread over the classes by their sizes, but never the last one of a class; with
+        `groups`, whole groups.
 
-    n_iter_no_change : int, default=5
+    n_iter_no_change : int, default=10
         Epochs to wait for an improvement, if `early_stopping`.
+
+    monitor : {"loss", "score"}, default="loss"
+        What `early_stopping` looks at, on the validation part.
 
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss, as in scikit-learn. Not for multilabel
         targets.
 
-    augment : {"shift", "flip"} or None, default=None
-        Random changes to training images: shifts by up to an eighth of the side;
-        "flip" also mirrors left and right (not for digits or writing).
+    augment : {"crop", "shift", "flip", "color"}, sequence of these, or None, \
+            default=None
+        Random changes to each training image: a part of at least half its area, a shift
+        by up to an eighth of its side, mirrored left and right (not for digits or
+        writing), brightness, contrast and saturation. Only for images.
 
     image_size : int, default=None
         Side of the images given to the network, in pixels; None for the size that the
         checkpoint or the network was made for, and for text. Smaller is faster. Images
         are resized and cropped as :class:`~sklearn_p2l.DatasetEmbedder` says.
 
-    precision : {"float32", "auto", "bfloat16", "float16"}, default="float32"
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         Mixed precision of the forward and backward pass; "auto" is bfloat16 where
         the device has instructions for it.
 
@@ -122,8 +150,15 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         reproducible on one device; on a GPU, as far as PyTorch has deterministic
         versions of the operations in the network.
 
+    checkpoint_folder : str or path-like, default=None
+        Folder for the state of a training, written after epochs, in at most a twentieth
+        of the time: one that was killed or interrupted, called again with the same data
+        and an int as `random_state`, goes on from there, to the same result. Trainings
+        may share it. The state is deleted at the end.
+
     verbose : int, default=0
-        1 shows a progress bar over epochs.
+        1 shows a progress bar over epochs. The logger "sklearn_p2l.tuning" is told
+        about each epoch in any case, at level INFO.
 
     Attributes
     ----------
@@ -131,11 +166,15 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         Class labels; for multilabel targets the numbers of the labels.
 
     history_ : list of dict
-        One record per epoch: "epoch", "learning_rate", "train_loss", "seconds", and
-        with early stopping "validation_loss" and "validation_score".
+        One record per epoch: "epoch", "learning_rate" (at its begin), "train_loss",
+        "seconds", and with early stopping "validation_loss" and "validation_score". A
+        linear probe has one record, whose validation is by leaving one sample out.
 
     interrupted_ : bool
         Whether the keyboard stopped training early.
+
+    converged_ : bool
+        Whether the network is better than always giving the same answer.
 
     weights_ : dict of str to ndarray
         The trained network, as arrays by the names that the parameters have in its
@@ -189,23 +228,31 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "backbone": [str, os.PathLike, callable],
         "weights": [str, os.PathLike, None],
+        "optimizer": [StrOptions({"adamw", "sgd"})],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "body_learning_rate_multiplier": [Interval(Real, 0, None, closed="left")],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "schedule": [StrOptions({"cosine", "step", "constant"})],
+        "warmup": [Interval(Real, 0, 1, closed="left")],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "step_size": [Interval(Real, 0, 1, closed="right")],
         "gamma": [Interval(Real, 0, 1, closed="right")],
+        "head_init": [StrOptions({"zero", "probe", "random"})],
+        "scale_features": ["boolean"],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "monitor": [StrOptions({"loss", "score"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "augment": [StrOptions({"shift", "flip"}), None],
+        "augment": [str, list, tuple, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
         "device": "no_validation",  # a torch.device, too, without importing torch
         "random_state": ["random_state"],
+        "checkpoint_folder": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
 
@@ -214,48 +261,64 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         backbone="small_resnet",
         *,
         weights=None,
-        learning_rate=0.01,
+        optimizer="adamw",
+        learning_rate=2e-3,
         body_learning_rate_multiplier=0.1,
-        epochs=30,
-        batch_size=32,
+        epochs="auto",
+        batch_size=16,
+        schedule="cosine",
+        warmup=0.1,
+        max_grad_norm=1.0,
         momentum=0.9,
-        weight_decay=1e-4,
+        weight_decay=0.01,
         step_size=1 / 3,
         gamma=0.1,
+        head_init="zero",
+        scale_features=True,
         early_stopping=False,
         validation_fraction=0.1,
-        n_iter_no_change=5,
+        n_iter_no_change=10,
+        monitor="loss",
         class_weight=None,
         augment=None,
         image_size=None,
-        precision="float32",
+        precision="auto",
         device="auto",
         random_state=None,
+        checkpoint_folder=None,
         verbose=0,
     ):
         self.backbone = backbone
         self.weights = weights
+        self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.body_learning_rate_multiplier = body_learning_rate_multiplier
         self.epochs = epochs
         self.batch_size = batch_size
+        self.schedule = schedule
+        self.warmup = warmup
+        self.max_grad_norm = max_grad_norm
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.step_size = step_size
         self.gamma = gamma
+        self.head_init = head_init
+        self.scale_features = scale_features
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.monitor = monitor
         self.class_weight = class_weight
         self.augment = augment
         self.image_size = image_size
         self.precision = precision
         self.device = device
         self.random_state = random_state
+        self.checkpoint_folder = checkpoint_folder
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, *, sample_weight=None):
+    def fit(self, X, y=None, *, sample_weight=None, groups=None):
         """Train the network.
 
         Interrupted by the keyboard, training stops early: the classifier is fitted with
@@ -278,6 +341,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the loss.
 
+        groups : array-like of shape (n_samples,), default=None
+            Samples of one group are never on both sides of the split by which
+            `early_stopping` validates. None takes those of a Task.
+
         Returns
         -------
         self : object
@@ -288,18 +355,49 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If weights do not fit their architecture, there is only one class, labels
             are absent, or an image cannot be used.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If training has not learned anything: at the end its loss is not below that
+            of always giving the shares of the classes, or its validation is no better
+            than the most frequent class. Also if it was interrupted.
         """
         networks = load_networks()
-        X, y = as_labelled(X, y)
-        targets, self.classes_, self.y_type_ = encode(X, y)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, targets, dtype=np.float32, ensure_non_negative=True
-            )
-        class_weight = weights_of_classes(self.class_weight, targets, self.classes_)
+        check_settings(self)
+        X, y, groups = as_labelled(X, y, groups)
+        targets, classes, y_type = encode(X, y)
+        weight = weights_of_samples(sample_weight, self.class_weight, targets, classes)
         vars(self).pop("weights_", None)  # not fitted until trained again
+        self.classes_, self.y_type_ = classes, y_type
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        device = networks.choose_device(self.device)
+        network, inputs = self._open(networks, X, targets, weight, seed)
+        validation = self._validation_part(targets, weight, groups, seed)
+        recipe = recipe_of(self, networks, len(targets) - len(validation))
+        n_records = 1 if recipe.freezes_body else recipe.epochs  # a probe has one
+        with progress_of(self, n_records) as report:
+            run = networks.train(
+                network,
+                inputs,
+                networks.Loss(targets, weight, networks.choose_device(self.device)),
+                recipe,
+                validation=validation,
+                score=score_logits,
+                report=report,
+                seed=seed,
+                folder=self.checkpoint_folder,
+            )
+        self.history_, self.interrupted_ = run.history, run.interrupted
+        self.converged_ = run.converged
+        self.n_samples_ = run.n_samples
+        self.weights_ = networks.get_weights(network.model)
+        self._metadata, self._network = network.metadata, network
+        self._n_features_out = network.num_features
+        self._warn(run, recipe)
+        return self
+
+    def _open(self, networks, X, targets, weight, seed):
+        """The network with its last layer replaced, and the samples as its input."""
         network = networks.open_network(
             self.backbone,
             weights=self.weights,
@@ -309,282 +407,74 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         )
         network.reset_classifier(
             len(self.classes_),
-            zero=self._is_pretrained(networks),
-            bias_init=log_odds(targets) if self._multilabel else None,
+            zero=self.head_init != "random",
+            bias_init=log_odds(targets, weight) if self._multilabel else None,
             seed=seed,
         )
         self.image_size_ = network.image_size
         self.backbone_ = network.metadata.get("architecture", self.backbone)
-        inputs = network.prepare(network.read(X, self.batch_size), len(targets))
-        validation = self._validation_part(targets, np.random.RandomState(seed))
-        self.n_samples_ = len(targets) - len(validation)
-        self.history_, interrupted = networks.train(
-            network,
-            inputs,
-            targets,
-            self._recipe(networks),
-            validation=validation,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            device=device,
-            score=self._score_logits,
-            progress=self._progress,
-            seed=seed,
-        )
-        self.weights_ = networks.get_weights(network.model)
-        self._metadata, self._network = network.metadata, network
-        self.interrupted_ = interrupted
-        if interrupted:
-            warnings.warn(
-                f"Training was interrupted after {len(self.history_)} of {self.epochs} "
-                "epochs; the classifier is fitted with the weights it has reached. "
-                "Call fit again to train it to the end.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        return self
+        batches = network.read(X, self.batch_size)
+        return network, network.prepare(batches, len(targets))
 
-    def _is_pretrained(self, networks):
-        return (
-            self.weights is not None
-            or isinstance(self.backbone, os.PathLike)
-            or networks.is_file_name(self.backbone)
-        )
-
-    def _recipe(self, networks):
-        multiplier = self.body_learning_rate_multiplier
-        return networks.Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            body_multiplier=multiplier if self._is_pretrained(networks) else 1.0,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            step_size=self.step_size,
-            gamma=self.gamma,
-            patience=self.n_iter_no_change,
-            augment=self.augment,
-            precision=self.precision,
-        )
-
-    def _validation_part(self, targets, rng):
+    def _validation_part(self, targets, weight, groups, seed):
         if not self.early_stopping:
             return np.empty(0, dtype=np.int64)
-        validation = validation_part(targets, self.validation_fraction, rng)
+        rows = np.arange(len(targets))
+        if weight is not None:  # samples of weight 0 are worth nothing there, either
+            rows = np.flatnonzero(weight)
+        groups = None if groups is None else np.asarray(groups)[rows]
+        rng = np.random.RandomState(seed)
+        part = validation_part(targets[rows], self.validation_fraction, rng, groups)
+        validation = rows[part]
         if not len(validation):
             warnings.warn(
-                "No sample can be spared for validation, as each class has only one: "
-                "early stopping is off; give more samples, or pass "
+                "No sample can be spared for validation, as each class has only one "
+                "sample, or group: early stopping is off; give more samples, or pass "
                 "early_stopping=False.",
                 UserWarning,
                 stacklevel=4,
             )
         return validation
 
-    def decision_function(self, X):
-        """Compute the outputs of the network before the softmax.
-
-        Parameters
-        ----------
-        X : dataset of n_samples samples
-            As in `fit`, without labels; also a folder of images, a file, or one image.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples, n_outputs) or (n_samples,)
-            One column per class or label; for two classes the difference, positive
-            for ``classes_[1]``.
-        """
-        logits = self._logits(X)
-        if not self._multilabel and logits.shape[1] == 2:
-            return logits[:, 1] - logits[:, 0]
-        return logits
-
-    def predict_proba(self, X):
-        """Compute probabilities.
-
-        Parameters
-        ----------
-        X : dataset of n_samples samples
-            As in `fit`, without labels; also a folder of images, a file, or one image.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_outputs)
-            One column per class, rows summing to 1, or per label, each for itself.
-        """
-        logits = self._logits(X)
-        return expit(logits) if self._multilabel else softmax(logits, axis=1)
-
-    def predict(self, X):
-        """Predict labels.
-
-        Parameters
-        ----------
-        X : dataset of n_samples samples
-            As in `fit`, without labels; also a folder of images, a file, or one image.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Class labels, or the multilabel indicator of probabilities above one half.
-        """
-        logits = self._logits(X)
-        if self._multilabel:
-            return (logits > 0).astype(int)
-        return self.classes_[logits.argmax(axis=1)]
-
-    def score(self, X, y, sample_weight=None):
-        """Compute the accuracy, or for multilabel targets the average precision.
-
-        Parameters
-        ----------
-        X : dataset of n_samples samples
-            As in `fit`, without labels; also a folder of images, a file, or one image.
-
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            True labels.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples.
-
-        Returns
-        -------
-        score : float
-            Accuracy; for multilabel targets the micro-averaged area under the
-            precision-recall curve (paper, section 4.2).
-        """
-        check_is_fitted(self)
-        if self._multilabel:
-            y = y.toarray() if hasattr(y, "toarray") else y
-            return average_precision_score(
-                y, self._logits(X), average="micro", sample_weight=sample_weight
+    def _warn(self, run, recipe):
+        if run.interrupted:
+            go_on = "Call fit again to train it from the start."
+            if self.checkpoint_folder is not None:
+                go_on = f"Call fit again to go on, by {self.checkpoint_folder}."
+            warnings.warn(
+                f"Training was interrupted after {len(run.history)} of {recipe.epochs} "
+                "epochs; the classifier is fitted with the weights it has reached. "
+                + go_on,
+                ConvergenceWarning,
+                stacklevel=4,
             )
-        return accuracy_score(y, self.predict(X), sample_weight=sample_weight)
-
-    def to_source(
-        self,
-        name,
-        *,
-        checkpoint,
-        embedding=None,
-        size=None,
-        columns=None,
-        metadata=None,
-        fingerprint=None,
-    ):
-        """Write the trained weights and return the entry for a SourceCatalog.
-
-        The file also says what is needed to use it: architecture, size of the images,
-        and the names of the classes as JSON.
-
-        Parameters
-        ----------
-        name : str
-            Name of the source.
-
-        checkpoint : str or path-like
-            File to write, ending in ".safetensors".
-
-        embedding : array-like of shape (n_features,) or (1, n_features), default=None
-            Summary of the data it was trained on, such as ``embedder.transform([X])``;
-            None where it will not be ranked by a divergence.
-
-        size : int, default=None
-            Number of training examples; None takes ``n_samples_``.
-
-        columns : mapping of str to float, default=None
-            Numbers about it, such as its accuracy.
-
-        metadata : dict, default=None
-            Anything else worth keeping, as JSON types.
-
-        fingerprint : str, default=None
-            Fingerprint of the reference network; None takes the one that vectors of a
-            DatasetEmbedder carry.
-
-        Returns
-        -------
-        source : Source
-        """
-        check_is_fitted(self)
-        networks = load_networks()
-        checkpoint = os.fspath(checkpoint)
-        if not checkpoint.endswith(".safetensors"):
-            raise ValueError(
-                f"checkpoint must be a file name ending in '.safetensors', got "
-                f"{checkpoint!r}."
+            return
+        if run.without_probe:
+            warnings.warn(
+                f"{self.backbone_} cannot be a linear probe, as its last layer has no "
+                "bias, or more than that layer makes its outputs: that layer starts at "
+                "zero, and is trained by steps.",
+                UserWarning,
+                stacklevel=4,
             )
-        if np.ndim(embedding) == 2 and len(embedding) == 1:
-            embedding = embedding[0]
-        architecture = self._metadata.get("architecture")
-        source = Source(
-            name,
-            size=self.n_samples_ if size is None else size,
-            embedding=embedding,
-            checkpoint=checkpoint,
-            architecture=architecture,
-            n_classes=len(self.classes_),
-            columns=columns,
-            metadata=metadata,
-            fingerprint=fingerprint,
-        )
-        classes = json.dumps(self.classes_.tolist(), default=str)
-        networks.write_checkpoint(
-            checkpoint, self.weights_, self._metadata | {"classes": classes}
-        )
-        return source
-
-    @property
-    def _multilabel(self):
-        return self.y_type_ == "multilabel-indicator"
-
-    def _score_logits(self, targets, logits):
-        if not self._multilabel:
-            return accuracy_score(targets, logits.argmax(axis=1))
-        with warnings.catch_warnings():  # a small part may hold no positive at all
-            warnings.simplefilter("ignore", UserWarning)
-            return average_precision_score(targets, logits, average="micro")
-
-    def _progress(self, epochs):
-        name = self.backbone_ if isinstance(self.backbone_, str) else "network"
-        return progress_bar(
-            epochs,
-            desc=f"training {name}",
-            unit=" epochs",
-            disable=not self.verbose,
-        )
-
-    def _logits(self, X):
-        check_is_fitted(self)
-        networks, X = load_networks(), as_samples(X)
-        if self._network is None:
-            network = networks.open_network(
-                self._metadata.get("architecture", self.backbone_),
-                weights=None,
-                image_size=self.image_size_,
-                metadata=self._metadata,
+        if not run.converged:
+            validated = run.loss < run.constant_loss
+            what = "is no better in validation" if validated else "has learned no more"
+            remedy = (
+                f"another learning_rate (a tenth or ten times {self.learning_rate:g}), "
+                f"more epochs (there were {len(run.history)}) or another start"
             )
-            network.reset_classifier(len(self.classes_))
-            networks.set_weights(network.model, self.weights_)
-            self._network = network
-        device = networks.choose_device(self.device)
-        batches = self._network.read(X, self.batch_size, ahead=device.type != "cpu")
-        logits = networks.predict_logits(self._network, batches, self.precision, device)
-        if not np.isfinite(logits).all():
-            raise ValueError(
-                "the outputs of the network must be finite, got NaN or infinity: "
-                "training diverged; pass a smaller learning_rate, or "
-                "precision='float32'."
+            if recipe.freezes_body and not run.without_probe:
+                remedy = "another start, or a body_learning_rate_multiplier above 0"
+            elif not self.scale_features:
+                remedy = f"scale_features=True, {remedy}"
+            warnings.warn(
+                f"Training {what} than always giving the shares of the classes: the "
+                f"loss at the end is {run.loss:.4g}, that of the shares "
+                f"{run.constant_loss:.4g}. Pass {remedy}, and check the labels.",
+                ConvergenceWarning,
+                stacklevel=4,
             )
-        return logits
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "weights_")
-
-    def __getstate__(self):  # the network is built again from its weights
-        state = super().__getstate__()
-        return state | {"_network": None} if "_network" in state else state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,29 +1,42 @@
 """FineTuner: chooses the source that fits a task best, and trains it."""
 
+import os
+import warnings
+from numbers import Integral
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
+    get_routing_for_object,
     process_routing,
 )
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from sklearn_p2l._compat import HasMethods, _fit_context, _routing_enabled
-from sklearn_p2l.catalog import SourceCatalog
+from sklearn_p2l._compat import (
+    HasMethods,
+    Interval,
+    _fit_context,
+    _routing_enabled,
+    load_networks,
+)
+from sklearn_p2l.catalog import SourceCatalog, is_published
 from sklearn_p2l.selection._pipeline import check_signs
 from sklearn_p2l.task import Task, as_labelled
 from sklearn_p2l.tuning._classifier import NetworkClassifier
+from sklearn_p2l.tuning._trials import run_trials, table_of, trial_splits
 
 
 class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """Fine-tune the source that fits a task best, as a classifier.
 
     The selector ranks the sources for the task; the first one is the start from which
-    `estimator` is trained.
+    `estimator` is trained. Or the first `n_candidates` are tried: each is trained on a
+    part of the task and judged on the rest, and the best one is trained on everything.
 
     Parameters
     ----------
@@ -45,8 +58,34 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         `backbone`. Where no transfer is advised, it is trained as it is. None is
         ``NetworkClassifier()``.
 
+    n_candidates : int, default=1
+        How many of the ranking are tried, each with the full training; no transfer is
+        one of them where the selector ranks it so. 1 tries none; more than there are
+        sources tries all of them, for which no selector is needed.
+
+    cv : int, cross-validator or None, default=None
+        Parts that they are tried on: stratified, and by groups where there are groups.
+        None is three folds below 1,000 samples, and a single part of a fifth of the
+        samples from there on.
+
+    scoring : str or callable, default=None
+        What decides among them: a scorer, as in scikit-learn; None is the estimator's
+        `score`. Of equal ones the one with the lower log loss wins, then the one that
+        was ranked before.
+
+    n_jobs : int, default=None
+        Trials at a time, as in joblib.
+
+    verbose : int, default=0
+        1 shows a progress bar over trials.
+
     Attributes
     ----------
+    candidates_ : list of dict
+        One row per source tried: "source", "score" (mean over the parts), "log_loss",
+        "scores" (one per part), "seconds", "error" (None, or why it could not be tried)
+        and "chosen". Empty where none was tried.
+
     estimator_ : NetworkClassifier
         The fitted classifier.
 
@@ -70,9 +109,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    With metadata routing, `fit`, `predict` and `score` pass on what `estimator`
-    requests, such as ``estimator.set_fit_request(sample_weight=True)``; without, `fit`
-    passes on everything.
+    With metadata routing, `fit` and `score` pass on what `estimator` requests, such as
+    ``estimator.set_fit_request(sample_weight=True)``; without, they pass on everything.
 
     References
     ----------
@@ -101,16 +139,40 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         "selector": [HasMethods(["fit", "predict"]), None],
         "sources": [SourceCatalog, None],
         "estimator": [HasMethods(["fit", "predict", "set_params"]), None],
+        "n_candidates": [Interval(Integral, 1, None, closed="left")],
+        "cv": ["cv_object"],
+        "scoring": [str, callable, None],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
     }
 
-    def __init__(self, selector=None, sources=None, estimator=None):
+    def __init__(
+        self,
+        selector=None,
+        sources=None,
+        estimator=None,
+        *,
+        n_candidates=1,
+        cv=None,
+        scoring=None,
+        n_jobs=None,
+        verbose=0,
+    ):
         self.selector = selector
         self.sources = sources
         self.estimator = estimator
+        self.n_candidates = n_candidates
+        self.cv = cv
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, **fit_params):
+    def fit(self, X, y=None, *, groups=None, **fit_params):
         """Choose the source and fine-tune it.
+
+        Interrupted by the keyboard during the trials, it is fitted with the best that
+        was trained so far, on a part of the samples, and warns.
 
         Parameters
         ----------
@@ -120,6 +182,10 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
         y : array-like of shape (n_samples,) or (n_samples, n_labels), default=None
             Labels; None where `X` holds them.
+
+        groups : array-like of shape (n_samples,), default=None
+            Samples of one group are never on both sides of a trial. None takes those of
+            a Task. Passed on to an `estimator` whose `fit` takes them.
 
         **fit_params : dict
             Passed on to the `fit` of `estimator`.
@@ -134,43 +200,117 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If there is no source to start from, its weights do not fit its
             architecture, or the task cannot be trained on.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the trials were interrupted, or training has learned nothing.
+        UserWarning
+            If a source could not be tried, with the reason; the others are.
         """
         if _routing_enabled():
             fit_params = process_routing(self, "fit", **fit_params).estimator.fit
         vars(self).pop("estimator_", None)  # not fitted until trained again
-        X, y = as_labelled(X, y)
+        X, y, groups = as_labelled(X, y, groups)
+        if groups is not None and self._passes_on_groups():
+            fit_params = fit_params | {"groups": groups}
         self.selector_ = self.ranking_ = None
-        self.source_ = self._choose_source(Task(X, y))
-        self.estimator_ = self._start(self.source_).fit(X, y, **fit_params)
+        task = Task(X, y, groups)
+        y = task.y
+        names = self._candidates(task)
+        starts = [self._start(name) for name in names]
+        chosen, self.candidates_ = 0, []
+        if len(names) > 1:
+            splits = trial_splits(y, groups, self.cv)
+            trials = run_trials(
+                starts,
+                X,
+                y,
+                splits=splits,
+                fit_params=fit_params,
+                scoring=self.scoring,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+            )
+            self.candidates_ = table_of(trials, names, len(splits))
+            if len(trials) < len(starts) * len(splits) or trials[-1].interrupted:
+                return self._settle(trials, names)
+            chosen = self._chosen(trials)
+        self.source_ = names[chosen]
+        self.estimator_ = starts[chosen].fit(X, y, **fit_params)
         return self
 
-    def _choose_source(self, task):
-        """Return the name of the source to start from, or None for no transfer."""
+    def _passes_on_groups(self):
+        if not has_fit_parameter(self._estimator, "groups"):
+            return False
+        if not _routing_enabled():
+            return True
+        requests = get_routing_for_object(self._estimator).fit.requests
+        return requests.get("groups") is not False
+
+    def _chosen(self, trials):
+        """Number of the candidate that won; warns of those that could not be tried."""
+        failed = {
+            row["source"]: row["error"] for row in self.candidates_ if row["error"]
+        }
+        if len(failed) == len(self.candidates_):
+            raise next(trial.error for trial in trials if trial.error)
+        for name, error in failed.items():
+            warnings.warn(
+                f"Source {name!r} could not be tried, and is passed over: {error}",
+                UserWarning,
+                stacklevel=4,
+            )
+        return next(i for i, row in enumerate(self.candidates_) if row["chosen"])
+
+    def _settle(self, trials, names):
+        """Take the best that was trained before the interrupt, of whatever there is."""
+        won = [i for i, row in enumerate(self.candidates_) if row["chosen"]]
+        usable = [
+            trial
+            for trial in trials
+            if trial.trained is not None
+            and getattr(trial.trained, "history_", True)  # an epoch, at least
+            and (not won or trial.candidate == won[0])
+        ]
+        if not usable:
+            raise KeyboardInterrupt
+        self.source_, self.estimator_ = names[usable[0].candidate], usable[0].trained
+        warnings.warn(
+            f"Trials were interrupted: the classifier is the best so far, from "
+            f"{self.source_!r}, trained on a part of the samples. Call fit again to "
+            "try all, and to train on everything.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+        return self
+
+    def _candidates(self, task):
+        """Return names of the sources to start from, best first; None: no transfer."""
         if self.sources is None:
             raise ValueError(
                 "sources must be a SourceCatalog with checkpoints to start from, got "
                 "None; pass one, or train NetworkClassifier itself for no transfer."
             )
         if self.selector is None:
-            if len(self.sources) > 1:
+            if len(self.sources) > self.n_candidates:
                 raise ValueError(
                     "selector must be given to choose among several sources, got None; "
-                    "pass a selector, or one source: sources[[name]]."
+                    "pass a selector, or one source: sources[[name]], or try them all: "
+                    f"n_candidates={len(self.sources)}."
                 )
-            return self.sources.names[0]
+            return list(self.sources.names)
         self.selector_ = self._fitted_selector(task)
         check_signs(self.selector_, [task])
         self.ranking_ = np.asarray(self.selector_.predict([task]))[0]
-        name = self.ranking_[0]
-        if name is None:
-            return None
-        name = str(name)
-        if name not in self.sources:
-            raise ValueError(
-                f"the source must be in the catalog, got {name!r}; sources holds "
-                f"{list(self.sources.names)}."
-            )
-        return name
+        names = [n if n is None else str(n) for n in self.ranking_[: self.n_candidates]]
+        for name in names:
+            if name is not None and name not in self.sources:
+                raise ValueError(
+                    f"the source must be in the catalog, got {name!r}; sources holds "
+                    f"{list(self.sources.names)}."
+                )
+        return names
 
     def _fitted_selector(self, task):
         try:
@@ -239,6 +379,21 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
+    def predict_log_proba(self, X):
+        """Compute logarithms of probabilities.
+
+        Parameters
+        ----------
+        X : dataset of n_samples samples
+            As in `predict`.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_outputs)
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_log_proba(X)
+
     def decision_function(self, X):
         """Compute the outputs of the network before the softmax.
 
@@ -256,7 +411,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.decision_function(X)
 
-    def score(self, X, y, **params):
+    def score(self, X, y=None, **params):
         """Compute the score of the trained classifier.
 
         Parameters
@@ -264,8 +419,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         X : dataset of n_samples samples
             As in `predict`.
 
-        y : array-like of shape (n_samples,) or (n_samples, n_labels)
-            True labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels), default=None
+            True labels; None where `X` holds them, as in `fit`.
 
         **params : dict
             Passed on to the `score` of `estimator`, such as `sample_weight`.
@@ -278,6 +433,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if _routing_enabled():
             params = process_routing(self, "score", **params).estimator.score
+        X, y, _ = as_labelled(X, y)
         return self.estimator_.score(X, y, **params)
 
     def to_source(self, name, **params):
@@ -307,9 +463,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         mapping = MethodMapping()
         mapping.add(caller="fit", callee="fit").add(caller="score", callee="score")
-        return MetadataRouter(owner=type(self).__name__).add(
-            estimator=self._estimator, method_mapping=mapping
-        )
+        router = MetadataRouter(owner=type(self).__name__).add_self_request(self)
+        return router.add(estimator=self._estimator, method_mapping=mapping)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")
@@ -332,6 +487,17 @@ def start_from(estimator, source):
             f"source {source.name!r} must have a checkpoint to start from, it has none "
             "in the catalog."
         )
+    if not (is_published(source.checkpoint) or os.path.isfile(source.checkpoint)):
+        raise ValueError(
+            f"source {source.name!r} must have a checkpoint that is there, got "
+            f"{source.checkpoint}, where no file is; put it back, or leave the source "
+            "out."
+        )
+    backbone = getattr(estimator, "backbone", None)
+    if source.architecture is None and (
+        isinstance(backbone, os.PathLike) or load_networks().is_file_name(backbone)
+    ):  # which holds weights of its own
+        return estimator.set_params(backbone=source.checkpoint, weights=None)
     if source.architecture is None:
         return estimator.set_params(weights=source.checkpoint)
     return estimator.set_params(backbone=source.architecture, weights=source.checkpoint)

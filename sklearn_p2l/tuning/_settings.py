@@ -1,0 +1,82 @@
+"""From the parameters of a classifier to the recipe that networks are trained by."""
+
+import os
+from numbers import Integral
+
+from sklearn_p2l._compat import load_networks
+
+AUGMENTATIONS = ("crop", "shift", "flip", "color")
+
+# What epochs="auto" stands for.
+_EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 200, 2000
+
+
+def check_settings(classifier):
+    """Refuse parameters that only together are wrong."""
+    unknown = [name for name in augmentations(classifier) if name not in AUGMENTATIONS]
+    if unknown:
+        raise ValueError(
+            f"augment must be some of {list(AUGMENTATIONS)} or None, got "
+            f"{classifier.augment!r}."
+        )
+    state = classifier.random_state
+    if classifier.checkpoint_folder is not None and not isinstance(state, Integral):
+        raise ValueError(
+            "random_state must be an int where checkpoint_folder is given, got "
+            f"{state}: the same training begins the same way only then."
+        )
+    if classifier.head_init == "probe" and not is_pretrained(classifier):
+        raise ValueError(
+            "head_init must be 'zero' or 'random' for random weights, got 'probe': a "
+            "probe fits features that training leaves at once; pass weights."
+        )
+
+
+def augmentations(classifier):
+    names = classifier.augment
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+def is_pretrained(classifier):
+    """Tell whether a training starts from weights that were trained before."""
+    backbone = classifier.backbone
+    return (
+        classifier.weights is not None
+        or isinstance(backbone, os.PathLike)
+        or load_networks().is_file_name(backbone)
+    )
+
+
+def n_epochs(classifier, n_samples):
+    """Number of passes over so many samples."""
+    if classifier.epochs != "auto":
+        return classifier.epochs
+    steps_per_pass = -(-n_samples // classifier.batch_size)
+    n_steps = min(max(_EPOCHS * steps_per_pass, _FEWEST_STEPS), _MOST_STEPS)
+    return max(1, round(n_steps / steps_per_pass))
+
+
+def recipe_of(classifier, networks, n_samples):
+    """The recipe for so many training samples."""
+    c, pretrained = classifier, is_pretrained(classifier)
+    return networks.Recipe(
+        epochs=n_epochs(c, n_samples),
+        batch_size=c.batch_size,
+        optimizer=c.optimizer,
+        learning_rate=c.learning_rate,
+        body_multiplier=c.body_learning_rate_multiplier if pretrained else 1.0,
+        momentum=c.momentum,
+        weight_decay=c.weight_decay,
+        schedule=c.schedule,
+        warmup=c.warmup,
+        step_size=c.step_size,
+        gamma=c.gamma,
+        max_grad_norm=c.max_grad_norm,
+        starts_as_probe=c.head_init == "probe",
+        scale_features=c.scale_features,
+        pretrained=pretrained,
+        patience=c.n_iter_no_change,
+        monitor=c.monitor,
+        augment=augmentations(c),
+        precision=c.precision,
+    )
