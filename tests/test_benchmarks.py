@@ -102,6 +102,39 @@ def test_relation_sources_never_see_the_text_of_a_target():
     assert len(seen) > 50_000
 
 
+def test_tables_of_training_are_those_of_the_records(tmp_path, monkeypatch):
+    report = load("training", "report")
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    report.main()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"targets.csv", "recipes.csv", "ingredients.csv"} <= names
+    for name in names:
+        committed = BENCHMARKS / "training" / "results" / name
+        assert (tmp_path / name).read_text() == committed.read_text()
+
+
+@pytest.mark.slow
+def test_targets_of_training_share_nothing_with_their_test_parts():
+    real_file("data", "images", "hand_shapes.npz")
+    tasks = load("training", "tasks")
+    names = [*tasks.CHOSEN_ON, *tasks.JUDGED_ON]
+    assert len(tasks.JUDGED_ON) >= 5 and not set(tasks.CHOSEN_ON) & set(tasks.JUDGED_ON)
+    group_of = {}
+    for dataset in ("hand_shapes", "gtsrb"):
+        images, _, groups = real_images(dataset)
+        group_of |= {i.tobytes(): (dataset, g) for i, g in zip(images, groups)}
+    source = {i.tobytes() for i in tasks.load_source()[0]}
+    for name in names:
+        task = tasks.load_target(name)
+        assert 60 <= len(task) <= 500 and len(task.y_test) >= 300
+        train, test = ({i.tobytes() for i in part} for part in (task.X, task.X_test))
+        assert not train & test and not train & source
+        groups = [
+            {group_of[key] for key in part if key in group_of} for part in (train, test)
+        ]
+        assert not groups[0] & groups[1]
+
+
 def test_speed_page_holds_the_measured_tables():
     spec = importlib.util.spec_from_file_location("page", BENCHMARKS / "page.py")
     page = importlib.util.module_from_spec(spec)

@@ -28,8 +28,17 @@ RESULTS = Path(__file__).parent / "results"
 METRICS = ["kl", "js", "chi2", "euclidean", "cityblock"]
 REFERENCE = "hasLocation"  # the largest source
 SEEDS = (0, 1, 2)
-SETTINGS = dict(backbone="pcnn", learning_rate=0.1, weight_decay=1e-5)
-SCHEDULE = dict(step_size=0.25, gamma=0.3)
+SETTINGS = dict(
+    backbone="pcnn",
+    optimizer="sgd",
+    learning_rate=0.1,
+    weight_decay=1e-5,
+    warmup=0.0,
+    max_grad_norm=None,
+    scale_features=False,
+    precision="float32",
+)
+SCHEDULE = dict(schedule="step", step_size=0.25, gamma=0.3)
 SOURCE_CLASSIFIER = NetworkClassifier(batch_size=32, **SETTINGS, **SCHEDULE)
 SOURCE_STEPS = 10_000
 # Until the loss on a validation part no longer falls, and in any case so many steps.

@@ -35,13 +35,24 @@ REFERENCES = {
 SOURCE_STEPS, TARGET_STEPS = 2000, 200
 # Once more, with one seed, to see whether the targets were trained long enough.
 LONG_STEPS = 600
-SMALL = dict(backbone="small_resnet", image_size=24, learning_rate=0.1)
-SOURCE_CLASSIFIER = NetworkClassifier(batch_size=32, augment="shift", **SMALL)
-TARGET_CLASSIFIER = NetworkClassifier(batch_size=16, **SMALL)
+PROTOCOL = dict(
+    optimizer="sgd",
+    schedule="step",
+    warmup=0.0,
+    max_grad_norm=None,
+    scale_features=False,
+    weight_decay=1e-4,
+    precision="float32",
+)
+SMALL = PROTOCOL | dict(
+    backbone="small_resnet", image_size=24, learning_rate=0.1, batch_size=16
+)
+SOURCE_CLASSIFIER = NetworkClassifier(augment="shift", **SMALL | {"batch_size": 32})
+TARGET_CLASSIFIER = NetworkClassifier(**SMALL)
 # SqueezeNet has no batch normalisation and 1.2 million weights: smaller steps, and
 # larger images, for which its strides were made.
 SQUEEZENET_CLASSIFIER = NetworkClassifier(
-    "squeezenet1_1", image_size=64, batch_size=16, learning_rate=0.003
+    "squeezenet1_1", image_size=64, learning_rate=0.003, **PROTOCOL
 )
 
 

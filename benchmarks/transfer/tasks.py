@@ -11,16 +11,16 @@ No image serves twice. Where a dataset says who drew an image or which film it i
 (`groups`), sources, training parts and test parts do not share any group.
 """
 
-import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from sklearn_p2l import Task
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from dealing import DATA as DATA
+from dealing import deal, read_images, rows_of
 
-DATA = Path(
-    os.environ.get("SKLEARN_P2L_DATA", Path(__file__).parents[3] / "shared")
-).absolute()
+from sklearn_p2l import Task
 
 # dataset: (file, classes, parts); parts are dealt in this order, as many images each
 # as stated; None takes all that are left.
@@ -91,14 +91,8 @@ def load_tasks():
     """
     sources, targets = {}, {}
     for target, (file_name, half, sizes) in _PARTS.items():
-        with np.load(DATA / "data" / "images" / f"{file_name}.npz") as file:
-            images, labels = file["images"], file["labels"]
-            groups = file["groups"] if "groups" in file else np.arange(len(labels))
-        n_classes = labels.max() + 1
-        first = {"all": 0, "a": 0, "b": (n_classes + 1) // 2}[half]
-        last = (n_classes + 1) // 2 if half == "a" else n_classes
-        rows = np.flatnonzero((labels >= first) & (labels < last))
-        parts = _deal(rows, labels, groups, sizes)
+        images, labels, groups = read_images(file_name)
+        parts = deal(rows_of(labels, half), labels, groups, sizes)
         train, test = parts.pop("train"), parts.pop("test")
         targets[target] = Task(
             images[train], labels[train], X_test=images[test], y_test=labels[test]
@@ -113,28 +107,3 @@ def load_tasks():
         images = np.concatenate([sources[member].X for member in members])
         sources[name] = Task(images, np.concatenate(merged))
     return sources, targets
-
-
-def _deal(rows, labels, groups, sizes):
-    """Deal rows out to parts, whole groups at a time, all classes alike.
-
-    Shuffled groups go, one after the other, to the part that is furthest behind its
-    share; what a part then has too much is left out.
-    """
-    rng = np.random.default_rng(0)
-    rest = len(rows) - sum(n for n in sizes.values() if n is not None)
-    wanted = {name: rest if n is None else n for name, n in sizes.items()}
-    share = np.array(list(wanted.values())) / sum(wanted.values())
-    dealt = np.zeros(len(wanted))
-    parts = [[] for _ in wanted]
-    order = rng.permutation(rows)
-    order = order[np.argsort(labels[order], kind="stable")]
-    for group in dict.fromkeys(groups[order].tolist()):
-        members = rows[groups[rows] == group]
-        part = np.argmax(share * (dealt.sum() + len(members)) - dealt)
-        parts[part].extend(members)
-        dealt[part] += len(members)
-    return {
-        name: np.sort(rng.permutation(part)[:n])
-        for (name, n), part in zip(wanted.items(), parts)
-    }

@@ -1,0 +1,51 @@
+"""What benchmarks of classifiers share: real images, dealt out to disjoint parts."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(
+    os.environ.get("SKLEARN_P2L_DATA", Path(__file__).parents[2] / "shared")
+).absolute()
+
+
+def read_images(name):
+    """Images (n, 64, 64, 3), labels (n,) and groups (n,) of a dataset."""
+    with np.load(DATA / "data" / "images" / f"{name}.npz") as file:
+        images, labels = file["images"], file["labels"]
+        groups = file["groups"] if "groups" in file else np.arange(len(labels))
+    return images, labels, groups
+
+
+def rows_of(labels, half):
+    """Rows of all classes, or of the first ("a") or second half ("b") of them."""
+    n_classes = labels.max() + 1
+    first = {"all": 0, "a": 0, "b": (n_classes + 1) // 2}[half]
+    last = (n_classes + 1) // 2 if half == "a" else n_classes
+    return np.flatnonzero((labels >= first) & (labels < last))
+
+
+def deal(rows, labels, groups, sizes):
+    """Deal rows out to parts, whole groups at a time, all classes alike.
+
+    Shuffled groups go, one after the other, to the part that is furthest behind its
+    share; what a part then has too much is left out.
+    """
+    rng = np.random.default_rng(0)
+    rest = len(rows) - sum(n for n in sizes.values() if n is not None)
+    wanted = {name: rest if n is None else n for name, n in sizes.items()}
+    share = np.array(list(wanted.values())) / sum(wanted.values())
+    dealt = np.zeros(len(wanted))
+    parts = [[] for _ in wanted]
+    order = rng.permutation(rows)
+    order = order[np.argsort(labels[order], kind="stable")]
+    for group in dict.fromkeys(groups[order].tolist()):
+        members = rows[groups[rows] == group]
+        part = np.argmax(share * (dealt.sum() + len(members)) - dealt)
+        parts[part].extend(members)
+        dealt[part] += len(members)
+    return {
+        name: np.sort(rng.permutation(part)[:n])
+        for (name, n), part in zip(wanted.items(), parts)
+    }
