@@ -154,9 +154,7 @@ for source in dict.fromkeys([None, *picks]):
             "small_resnet",
             weights=None if source is None else larger[source].checkpoint,
             image_size=16,
-            epochs=10,
-            batch_size=16,
-            learning_rate=0.1,
+            learning_rate=0.01,
             random_state=seed,
         )
         classifier.fit(target)

@@ -51,7 +51,7 @@ from sklearn_p2l import DatasetEmbedder, NetworkClassifier
 from sklearn_p2l.ground_truth import train_sources
 
 settings = dict(backbone="small_resnet", image_size=16, random_state=0)
-from_scratch = NetworkClassifier(epochs=5, learning_rate=0.05, **settings)
+from_scratch = NetworkClassifier(epochs=5, **settings)
 sources = {name: s for name, s in tasks.sources.items() if len(s) < 1000}
 from_scratch.fit(max(sources.values(), key=len))
 from_scratch.to_source("reference", checkpoint=folder / "reference.safetensors")
@@ -86,7 +86,7 @@ explain(p2l, [folder / "my_images"]).drop(columns="target").round(2)
 # classifier itself from then on. It takes the task, or the folder.
 from sklearn_p2l import FineTuner
 
-classifier = NetworkClassifier(epochs=15, batch_size=16, learning_rate=0.1, **settings)
+classifier = NetworkClassifier(learning_rate=0.01, **settings)
 tuner = FineTuner(p2l, zoo, classifier).fit(folder / "my_images")
 accuracy = tuner.score(task.X_test, task.y_test)
 print(f"{tuner.source_}: accuracy {accuracy:.3f} on {len(task.y_test)} images")

@@ -35,7 +35,7 @@ tasks = load_small_tasks(random_state=0)
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
 classifier = NetworkClassifier(
-    "small_resnet", image_size=8, epochs=8, learning_rate=0.05, random_state=0
+    "small_resnet", image_size=8, epochs=8, learning_rate=0.01, random_state=0
 )
 
 source_names = ["flower_edges", "digits_0_to_4", "flower_blurs"]

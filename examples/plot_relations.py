@@ -118,7 +118,7 @@ print(corpus(PATTERNS["places"], 1)[0])
 #
 # One network for each source; the largest one is the reference network.
 folder = Path(tempfile.mkdtemp(prefix="p2l-"))
-settings = dict(backbone="pcnn", learning_rate=0.1, batch_size=16, random_state=0)
+settings = dict(backbone="pcnn", learning_rate=0.005, random_state=0)
 sizes = {"places": 1200, "people": 700, "works": 900}
 bags = {name: corpus(PATTERNS[name], n) for name, n in sizes.items()}
 for name in sizes:

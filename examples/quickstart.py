@@ -43,8 +43,8 @@ start = time.perf_counter()
 tasks = load_small_tasks()
 folder = Path(options.folder or tempfile.mkdtemp(prefix="p2l-"))
 classifier = NetworkClassifier("small_resnet", image_size=16, random_state=0)
-for_sources = clone(classifier).set_params(epochs=20, learning_rate=0.05)
-for_targets = clone(classifier).set_params(epochs=25, batch_size=16, learning_rate=0.1)
+for_sources = clone(classifier).set_params(epochs=20, batch_size=32)
+for_targets = clone(classifier).set_params(epochs=25, learning_rate=0.01)
 
 
 def train_source(task):
