@@ -489,6 +489,9 @@ def test_persistence(corpus, labels, tmp_path):
     subprocess.run([sys.executable, "-c", code, *files], check=True)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*always giving the shares:sklearn.exceptions.ConvergenceWarning"
+)
 def test_from_bags_to_a_fine_tuned_pick(corpus, labels, tmp_path):
     """Sources, catalog, improvements, k, ranking and tuning, all as for images."""
     parts = {"kin": labels[:, 1:], "place": labels[:, :1]}
@@ -515,7 +518,7 @@ def test_from_bags_to_a_fine_tuned_pick(corpus, labels, tmp_path):
     measured = measure_improvement(
         targets,
         zoo,
-        NetworkClassifier("pcnn", epochs=3, learning_rate=0.1, batch_size=16),
+        NetworkClassifier("pcnn", epochs=3),
         folder=tmp_path / "cells",
         test_size=0.5,
         verbose=0,
@@ -527,7 +530,7 @@ def test_from_bags_to_a_fine_tuned_pick(corpus, labels, tmp_path):
     p2l = make_pipeline(embedder, SourceSelector(zoo, k=-1.0)).fit(X)
     borrowed = p2l.predict(X)[:, 0]
     assert borrowed.tolist() == ["kin", "place"]  # nearest
-    classifier = NetworkClassifier("pcnn", learning_rate=0.1, epochs=2, random_state=0)
+    classifier = NetworkClassifier("pcnn", epochs=2, random_state=0)
     tuner = FineTuner(FrozenEstimator(p2l), zoo, classifier)
     tuner.fit(X[0], relation_labels(X[0], ["in", "mother"]).y)
     assert tuner.source_ == "kin"
