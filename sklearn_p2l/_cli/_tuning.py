@@ -11,7 +11,7 @@ from sklearn_p2l._cli._rankings import checked_selector, ranked
 from sklearn_p2l._cli._reading import check_names, read_k
 from sklearn_p2l._cli._tables import json_line, pairs
 from sklearn_p2l._compat import load_networks
-from sklearn_p2l.catalog import SourceCatalog, is_published
+from sklearn_p2l.catalog import SourceCatalog, has_weights
 from sklearn_p2l.task import Task
 from sklearn_p2l.tuning import NetworkClassifier, start_from
 
@@ -125,7 +125,7 @@ def _choose_source(args, catalog, task):
     if "source" in args:
         check_names(catalog, args.catalog, [args.source])
         return _with_architecture(catalog[args.source])
-    startable = {source.name for source in catalog if _has_weights(source)}
+    startable = {source.name for source in catalog if has_weights(source)}
     if not startable:
         raise ValueError(
             f"{args.catalog} must have a source with a checkpoint that is there, to "
@@ -148,15 +148,9 @@ def _choose_source(args, catalog, task):
     return _with_architecture(catalog[best["source"]])
 
 
-def _has_weights(source):
-    if source.checkpoint is None:
-        return False
-    return is_published(source.checkpoint) or os.path.isfile(source.checkpoint)
-
-
 def _with_architecture(source):
     """Return a source with the architecture that the catalog or the file names."""
-    if source.architecture is not None or not _has_weights(source):
+    if source.architecture is not None or not has_weights(source):
         return source
     metadata = load_networks().checkpoint_metadata(source.checkpoint)
     if "architecture" not in metadata:

@@ -200,6 +200,22 @@ def is_published(checkpoint):
     return "://" in checkpoint or not os.path.isfile(checkpoint)
 
 
+def has_weights(source):
+    """Tell whether a source has weights to start from: a file that is there, or a name.
+
+    Parameters
+    ----------
+    source : Source
+        What may have a checkpoint.
+
+    Returns
+    -------
+    has_weights : bool
+    """
+    start = source.checkpoint
+    return start is not None and (is_published(start) or os.path.isfile(start))
+
+
 def is_published_name(checkpoint):
     """Tell by the letters alone, which is enough where files have absolute paths."""
     return "://" in checkpoint or bool(checkpoint) and not set(checkpoint) & set("/\\.")

@@ -11,7 +11,7 @@ from sklearn_p2l._compat import _safe_indexing, load_networks
 from sklearn_p2l.ground_truth._splits import split_task
 from sklearn_p2l.samples import take
 from sklearn_p2l.task import Task
-from sklearn_p2l.tuning import start_from
+from sklearn_p2l.tuning import epochs_of, start_from
 
 
 def measure_cell(*, task, source, estimator, test_size, scoring, n_steps, known):
@@ -59,8 +59,7 @@ def train_source(
 def fit(estimator, task, n_steps):
     """Train for about so many steps, if not for the estimator's epochs."""
     if n_steps is not None:
-        steps_per_epoch = -(-len(task) // estimator.batch_size)
-        estimator.set_params(epochs=max(1, round(n_steps / steps_per_epoch)))
+        estimator.set_params(epochs=epochs_of(estimator, len(task), n_steps))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the record tells
         estimator.fit(task)

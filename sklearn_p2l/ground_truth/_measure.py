@@ -1,13 +1,11 @@
 """The improvement that each source brings to each target, measured by fine-tuning."""
 
-import os
-
 import joblib
 from sklearn.base import clone
 
 from sklearn_p2l._compat import import_pandas, load_networks
 from sklearn_p2l._files import hash_file
-from sklearn_p2l.catalog import SourceCatalog, is_published
+from sklearn_p2l.catalog import SourceCatalog, has_weights, is_published
 from sklearn_p2l.ground_truth._cells import (
     check_scoring_of,
     measure_cell,
@@ -272,8 +270,7 @@ def _check_checkpoints(sources):
             "train_sources makes one."
         )
     for source in sources:
-        start = source.checkpoint
-        if start is None or not (is_published(start) or os.path.isfile(start)):
+        if not has_weights(source):
             raise ValueError(
                 f"source {source.name!r} must have a checkpoint to start from, got "
                 f"{source.checkpoint}; train_sources trains sources that have none."

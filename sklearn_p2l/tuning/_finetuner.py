@@ -24,7 +24,7 @@ from sklearn_p2l._compat import (
     _routing_enabled,
     load_networks,
 )
-from sklearn_p2l.catalog import SourceCatalog, is_published
+from sklearn_p2l.catalog import SourceCatalog, has_weights
 from sklearn_p2l.selection._pipeline import check_signs
 from sklearn_p2l.task import Task, as_labelled
 from sklearn_p2l.tuning._classifier import NetworkClassifier
@@ -487,7 +487,7 @@ def start_from(estimator, source):
             f"source {source.name!r} must have a checkpoint to start from, it has none "
             "in the catalog."
         )
-    if not (is_published(source.checkpoint) or os.path.isfile(source.checkpoint)):
+    if not has_weights(source):
         raise ValueError(
             f"source {source.name!r} must have a checkpoint that is there, got "
             f"{source.checkpoint}, where no file is; put it back, or leave the source "

@@ -5,18 +5,16 @@ from numbers import Integral
 
 from sklearn_p2l._compat import load_networks
 
-AUGMENTATIONS = ("crop", "shift", "flip", "color")
-
 # What epochs="auto" stands for.
 _EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 200, 2000
 
 
 def check_settings(classifier):
     """Refuse parameters that only together are wrong."""
-    unknown = [name for name in augmentations(classifier) if name not in AUGMENTATIONS]
-    if unknown:
+    known = load_networks().augmentation.CHANGES
+    if not all(name in list(known) for name in augmentations(classifier)):
         raise ValueError(
-            f"augment must be some of {list(AUGMENTATIONS)} or None, got "
+            f"augment must be some of {list(known)} or None, got "
             f"{classifier.augment!r}."
         )
     state = classifier.random_state
@@ -51,9 +49,18 @@ def n_epochs(classifier, n_samples):
     """Number of passes over so many samples."""
     if classifier.epochs != "auto":
         return classifier.epochs
-    steps_per_pass = -(-n_samples // classifier.batch_size)
-    n_steps = min(max(_EPOCHS * steps_per_pass, _FEWEST_STEPS), _MOST_STEPS)
-    return max(1, round(n_steps / steps_per_pass))
+    n_steps = _EPOCHS * steps_per_pass(classifier, n_samples)
+    n_steps = min(max(n_steps, _FEWEST_STEPS), _MOST_STEPS)
+    return epochs_of(classifier, n_samples, n_steps)
+
+
+def epochs_of(classifier, n_samples, n_steps):
+    """Number of passes that are about so many steps."""
+    return max(1, round(n_steps / steps_per_pass(classifier, n_samples)))
+
+
+def steps_per_pass(classifier, n_samples):
+    return -(-n_samples // classifier.batch_size)
 
 
 def recipe_of(classifier, networks, n_samples):

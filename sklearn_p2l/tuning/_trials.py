@@ -193,16 +193,12 @@ def table_of(trials, names, n_splits):
         own = [t for t in trials if t.candidate == index]
         done = [t for t in own if not (t.interrupted or t.error)]
         error = next((t.error for t in own if t.error), None)
-        complete = len(done) == n_splits
+        counted = done if len(done) == n_splits else [Trial(index)]  # NaN
         table.append(
             {
                 "source": name,
-                "score": float(np.mean([t.score for t in done]))
-                if complete
-                else np.nan,
-                "log_loss": float(np.mean([t.log_loss for t in done]))
-                if complete
-                else np.nan,
+                "score": float(np.mean([t.score for t in counted])),
+                "log_loss": float(np.mean([t.log_loss for t in counted])),
                 "scores": [t.score for t in done],
                 "seconds": sum(t.seconds for t in own),
                 "error": None if error is None else f"{type(error).__name__}: {error}",
