@@ -70,6 +70,28 @@ def zoo(tmp_path_factory):
     return SourceCatalog(sources)
 
 
+@pytest.fixture
+def interrupt_in_epoch(monkeypatch):
+    """Interrupts the training in the n-th epoch from now; returns a list of epochs."""
+    from sklearn_p2l.networks import training
+
+    epoch = training._train_epoch
+
+    def arrange(number):
+        calls = []
+
+        def interrupted(*args):
+            calls.append(1)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return epoch(*args)
+
+        monkeypatch.setattr(training, "_train_epoch", interrupted)
+        return calls
+
+    return arrange
+
+
 # A serving application has numpy, scipy, scikit-learn and joblib alone.
 REFUSE_TORCH = """
     import sys

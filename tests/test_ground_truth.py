@@ -251,18 +251,8 @@ def test_a_failing_cell_is_nan_and_the_run_goes_on(zoo, tmp_path):
     assert np.isfinite(result.improvements).all(axis=None)
 
 
-def test_an_interrupted_training_is_no_result(zoo, tmp_path, monkeypatch):
-    from sklearn_p2l.networks import training
-
-    epoch, calls = training._train_epoch, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return epoch(*args)
-
-    monkeypatch.setattr(training, "_train_epoch", interrupted)
+def test_an_interrupted_training_is_no_result(zoo, tmp_path, interrupt_in_epoch):
+    interrupt_in_epoch(2)
     with pytest.raises(KeyboardInterrupt):
         measure_improvement(TARGETS, zoo, CLASSIFIER, folder=tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())

@@ -295,22 +295,12 @@ def test_persistence_in_a_fresh_process(zoo, digits, tmp_path):
     assert all(isinstance(w, np.ndarray) for w in tuner.weights_.values())
 
 
-def interrupt_in_epoch(number, monkeypatch):
-    epoch, calls = training._train_epoch, []
-
-    def interrupt(*args):
-        calls.append(1)
-        if len(calls) == number:
-            raise KeyboardInterrupt
-        return epoch(*args)
-
-    monkeypatch.setattr(training, "_train_epoch", interrupt)
-
-
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_interrupted_training_is_not_lost(dark_and_light, monkeypatch, early_stopping):
+def test_interrupted_training_is_not_lost(
+    dark_and_light, monkeypatch, interrupt_in_epoch, early_stopping
+):
     X, y = dark_and_light
-    interrupt_in_epoch(4, monkeypatch)
+    interrupt_in_epoch(4)
     constant = dict(schedule="constant", warmup=0.0)
     tuner = scratch(epochs=10, early_stopping=early_stopping, **constant)
     with pytest.warns(ConvergenceWarning, match="after 3 of 10 epochs"):

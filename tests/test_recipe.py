@@ -24,7 +24,7 @@ from torch import nn
 
 from sklearn_p2l import NetworkClassifier, Task, networks
 from sklearn_p2l._probe import fit_probe
-from sklearn_p2l.networks import resuming, training
+from sklearn_p2l.networks import resuming
 from sklearn_p2l.tuning._targets import validation_part
 
 scratch = functools.partial(
@@ -460,7 +460,7 @@ def test_people_see_loss_and_score(tones, capsys):
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_an_interrupted_training_goes_on(
-    tones, tmp_path, monkeypatch, early_stopping, optimizer
+    tones, tmp_path, monkeypatch, interrupt_in_epoch, early_stopping, optimizer
 ):
     X, y, _, _ = tones
     tuner = scratch(
@@ -472,15 +472,7 @@ def test_an_interrupted_training_goes_on(
     )
     without = clone(tuner).set_params(checkpoint_folder=None).fit(X, y)
     monkeypatch.setattr(resuming, "_SHARE", np.inf)
-    epoch, calls = training._train_epoch, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return epoch(*args)
-
-    monkeypatch.setattr(training, "_train_epoch", interrupted)
+    calls = interrupt_in_epoch(5)
     with pytest.warns(ConvergenceWarning, match="after 4 of 8 epochs"):
         clone(tuner).fit(X, y)
     assert len(list((tmp_path / "states").iterdir())) == 1

@@ -1,5 +1,6 @@
 """Random changes to training images, by torchvision's transforms."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,11 @@ def augment(batch: Any, names: tuple[str, ...]) -> Any:
         return batch
     if not isinstance(batch, torch.Tensor):
         raise ValueError(f"augment must be None for text, got {list(names)}.")
-    size = batch.shape[-1]
-    change = v2.Compose([CHANGES[name](size) for name in CHANGES if name in names])
+    change = _change(names, batch.shape[-1])
     # One draw serves all images that are changed together.
     return torch.stack([change(image) for image in batch])
+
+
+@functools.lru_cache
+def _change(names: tuple[str, ...], size: int) -> v2.Transform:
+    return v2.Compose([CHANGES[name](size) for name in CHANGES if name in names])

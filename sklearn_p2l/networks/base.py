@@ -125,12 +125,10 @@ class Network(nn.Module, ABC):
                 new.bias.copy_(torch.from_numpy(bias_init))
         new = new.to(old.weight.device)
         parent, _, name = self.head.rpartition(".")
-        container = self.model.get_submodule(parent)
-        if _remove_rectifiers(container, behind=name):
-            setattr(container, name, Unrectified(new))
+        rectified = _remove_rectifiers(self.model.get_submodule(parent), behind=name)
+        self.replace_head(Unrectified(new) if rectified else new)
+        if rectified:
             self.head += ".unrectified"
-        else:
-            setattr(container, name, new)
 
     def replace_head(self, layer: nn.Module) -> None:
         """Put another layer in the place of the last one."""

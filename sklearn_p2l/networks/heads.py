@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_p2l._probe import Probe, fit_probe
 from sklearn_p2l.networks.base import Network
-from sklearn_p2l.networks.devices import autocast
+from sklearn_p2l.networks.features import extract_features
 from sklearn_p2l.networks.loss import Loss
 from sklearn_p2l.networks.recipe import Recipe
 
@@ -33,7 +33,7 @@ class ScaledInput(nn.Module):
 
 @contextmanager
 def scaled_features(
-    network: Network, inputs: Any, loss: Loss, kept: np.ndarray, *, train: bool
+    network: Network, inputs: Any, kept: torch.Tensor, train: bool, device: torch.device
 ) -> Iterator[None]:
     """Train with features whose mean square is 1; the network then takes its own again.
 
@@ -43,7 +43,7 @@ def scaled_features(
     in the end becomes part of the last layer, which computes the same without it.
     """
     layer = network.model.get_submodule(network.head)
-    scale = _root_mean_square(network, inputs, kept, train, loss.device)
+    scale = _root_mean_square(network, inputs, kept, train, device)
     wrapped = ScaledInput(layer, scale)
     network.replace_head(wrapped)
     with torch.no_grad():  # a layer that has learned something goes on from there
@@ -58,7 +58,7 @@ def scaled_features(
 
 @torch.no_grad()
 def _root_mean_square(
-    network: Network, inputs: Any, kept: np.ndarray, train: bool, device: torch.device
+    network: Network, inputs: Any, kept: torch.Tensor, train: bool, device: torch.device
 ) -> torch.Tensor:
     total, count = 0.0, 0
 
@@ -67,7 +67,7 @@ def _root_mean_square(
         total += args[0].float().square().sum().item()
         count += args[0].numel()
 
-    order = torch.from_numpy(kept)[torch.randperm(len(kept))[:_SAMPLES_FOR_SCALE]]
+    order = kept[torch.randperm(len(kept))[:_SAMPLES_FOR_SCALE]]
     hook = network.model.get_submodule(network.head).register_forward_pre_hook(add)
     network.train(train)
     try:
@@ -89,45 +89,32 @@ def is_linear(network: Network, inputs: Any, loss: Loss, recipe: Recipe) -> bool
 
 
 def start_as_probe(
-    network: Network, inputs: Any, loss: Loss, recipe: Recipe, kept: np.ndarray
+    network: Network, inputs: Any, loss: Loss, recipe: Recipe, kept: torch.Tensor
 ) -> Probe:
     """Give the last layer the weights of a linear probe on the features."""
-    layer, rows = network.model.get_submodule(network.head), torch.from_numpy(kept)
-    features = _features(network, inputs, rows, recipe, loss.device)
+    layer = network.model.get_submodule(network.head)
+    batches = (inputs[part] for part in kept.split(recipe.batch_size))
+    precision, device = recipe.precision, loss.device
+    parts = extract_features(network, batches, precision=precision, device=device)
+    features = np.concatenate(list(parts))
     if not np.isfinite(features).all():
         raise ValueError(
             "features must be finite for a linear probe, got NaN or infinity from "
             f"{network.architecture}; pass precision='float32', or check the weights."
         )
-    targets = loss.targets[rows].numpy()
+    targets = loss.targets[kept].numpy()
     if not loss.multilabel:
         targets = np.eye(len(layer.weight))[targets]
     probe = fit_probe(
         features,
         targets,
         exclusive=not loss.multilabel,
-        sample_weight=None if loss.weight is None else loss.weight[rows].numpy(),
+        sample_weight=None if loss.weight is None else loss.weight[kept].numpy(),
     )
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(probe.coef).view(layer.weight.shape))
         layer.bias.copy_(torch.from_numpy(probe.intercept))
     return probe
-
-
-@torch.no_grad()
-def _features(
-    network: Network,
-    inputs: Any,
-    rows: torch.Tensor,
-    recipe: Recipe,
-    device: torch.device,
-) -> np.ndarray:
-    parts = []
-    for indices in rows.split(recipe.batch_size):
-        with autocast(recipe.precision, device):
-            features = network.forward_features(inputs[indices].to(device))
-        parts.append(features.float().cpu().numpy())
-    return np.concatenate(parts)
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ class Loss:
         dtype = np.float32 if self.multilabel else np.int64
         self.targets = torch.from_numpy(targets.astype(dtype))
         self.weight = None if weight is None else torch.tensor(weight).float()
+        self.mean_weight = 1.0 if weight is None else self.weight.mean().item()
         self.device = device
 
     def __call__(self, logits: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ class Loss:
         """
         if self.weight is None:
             return self(logits, indices)
-        share = self.count(indices) / len(indices) / self.weight.mean().item()
+        share = self.count(indices) / len(indices) / self.mean_weight
         return self(logits, indices) * share
 
     def count(self, indices: torch.Tensor) -> float:

@@ -27,12 +27,26 @@ _LEARNED = 0.999
 _NOTHING_TO_LEARN = 1e-3
 
 
+@dataclass(frozen=True)
+class Data:
+    """What a network is trained on, and what it is judged by."""
+
+    #: What ``network.prepare`` returns.
+    inputs: Any
+    loss: Loss
+    #: Of targets, logits, and weights or None.
+    score: Callable[..., float]
+    #: Indices of the samples that are trained on, and of those that are kept out.
+    kept: torch.Tensor
+    validation: torch.Tensor
+
+
 @dataclass
 class Run:
     """What a training has come to."""
 
     #: How many samples it was trained on.
-    n_samples: int
+    n_samples: int = 0
     #: One record per epoch.
     history: list[dict] = field(default_factory=list)
     #: Whether the keyboard stopped it.
@@ -69,41 +83,32 @@ def train(
     """
     network = network.to(loss.device)
     _check_finite(network, "the weights of the start must be finite, got NaN or inf.")
-    kept = np.setdiff1d(np.arange(len(inputs)), validation)
-    run, best = Run(len(kept)), BestEpoch(recipe.monitor)
+    everything = torch.arange(len(inputs))
+    kept = torch.from_numpy(np.setdiff1d(everything.numpy(), validation))
+    data = Data(inputs, loss, score, kept, torch.from_numpy(validation))
+    run, best = Run(), BestEpoch(recipe.monitor)
     with seeded(seed, loss.device), _deterministic_cudnn():
         start, probe = time.perf_counter(), None
         if recipe.starts_as_probe or recipe.freezes_body:
             run.without_probe = not is_linear(network, inputs, loss, recipe)
             if recipe.freezes_body and not run.without_probe:
-                kept, validation = np.arange(len(inputs)), validation[:0]
-                run.n_samples = len(kept)
+                data = Data(inputs, loss, score, everything, everything[:0])
             if not run.without_probe:
-                probe = start_as_probe(network, inputs, loss, recipe, kept)
+                probe = start_as_probe(network, inputs, loss, recipe, data.kept)
         if probe is not None and recipe.freezes_body:
-            _record_probe(run, probe, loss, kept, score, time.perf_counter() - start)
+            _record_probe(run, probe, data, time.perf_counter() - start)
             report(run.history[0])
         else:
-            _descend(
-                run,
-                best,
-                network,
-                inputs,
-                loss,
-                recipe,
-                kept,
-                validation,
-                score,
-                report,
-                SavedRun(folder, network, inputs, loss, recipe, validation, seed),
-            )
+            saved = SavedRun(folder, network, inputs, loss, recipe, validation, seed)
+            _descend(run, best, network, data, recipe, report, saved)
     network.requires_grad_(True)
     network.eval()
     _check_finite(network, _diverged(recipe))
+    run.n_samples = len(data.kept)
     if not run.history:
         run.converged = False
     else:
-        _judge(run, best, network, inputs, loss, recipe, kept, validation, score)
+        _judge(run, best, network, data, recipe)
     network.cpu()
     return run
 
@@ -112,20 +117,17 @@ def _descend(
     run: Run,
     best: "BestEpoch",
     network: Network,
-    inputs: Any,
-    loss: Loss,
+    data: Data,
     recipe: Recipe,
-    kept: np.ndarray,
-    validation: np.ndarray,
-    score: Callable[..., float],
     report: Callable[[dict], None],
     saved: SavedRun,
 ) -> None:
     """Follow the gradients, epoch by epoch, from where a saved run had come to."""
-    scaled = scaled_features(network, inputs, loss, kept, train=not recipe.pretrained)
-    n_batches = _n_batches(len(kept), recipe.batch_size)
+    device, train = data.loss.device, not recipe.pretrained
+    scaled = scaled_features(network, data.inputs, data.kept, train, device)
+    n_batches = _n_batches(len(data.kept), recipe.batch_size)
     with scaled if recipe.scale_features else nullcontext():
-        optimizer = Optimizer(network, recipe, n_batches, loss.device)
+        optimizer = Optimizer(network, recipe, n_batches, device)
         saved.load(network, optimizer, best, run)
         try:
             for epoch in range(len(run.history) + 1, recipe.epochs + 1):
@@ -135,15 +137,13 @@ def _descend(
                 record = {"epoch": epoch, "learning_rate": optimizer.learning_rate}
                 _set_mode(network, recipe)
                 record["train_loss"] = _train_epoch(
-                    network, inputs, kept, n_batches, loss, optimizer, recipe
+                    network, data, n_batches, optimizer, recipe
                 )
-                if len(validation):
-                    record |= _validate(
-                        network, inputs, validation, loss, recipe, score
-                    )
+                if len(data.validation):
+                    record |= _validate(network, data, recipe)
                 record["seconds"] = time.perf_counter() - start
                 run.history.append(record)
-                if len(validation):
+                if len(data.validation):
                     best.compare(record, network)
                 report(record)
                 saved.save_if_due(network, optimizer, best, run)
@@ -166,46 +166,23 @@ def _set_mode(network: Network, recipe: Recipe) -> None:
                 module.eval()
 
 
-def _record_probe(
-    run: Run,
-    probe: Probe,
-    loss: Loss,
-    kept: np.ndarray,
-    score: Callable[..., float],
-    seconds: float,
-) -> None:
+def _record_probe(run: Run, probe: Probe, data: Data, seconds: float) -> None:
     """Note what a linear probe has come to, as if it were an epoch."""
-    rows = torch.from_numpy(kept)
-    fitted, left_out = (
-        torch.from_numpy(logits).float().to(loss.device)
-        for logits in (probe.fitted, probe.left_out)
-    )
-    run.history.append(
-        {
-            "epoch": 1,
-            "learning_rate": 0.0,
-            "train_loss": loss(fitted, rows).item(),
-            "validation_loss": loss(left_out, rows).item(),
-            "validation_score": score(*loss.to_score(rows, probe.left_out)),
-            "seconds": seconds,
-        }
-    )
+    record = {"epoch": 1, "learning_rate": 0.0}
+    record["train_loss"] = _loss_of(probe.fitted, data, data.kept)
+    record |= _validation_of(probe.left_out, data, data.kept)
+    run.history.append(record | {"seconds": seconds})
 
 
 def _train_epoch(
-    network: Network,
-    inputs: Any,
-    kept: np.ndarray,
-    n_batches: int,
-    loss: Loss,
-    optimizer: Optimizer,
-    recipe: Recipe,
+    network: Network, data: Data, n_batches: int, optimizer: Optimizer, recipe: Recipe
 ) -> float:
     """Pass all samples that are not kept out once; return the mean loss."""
+    loss = data.loss
     total = torch.zeros((), device=loss.device)
-    order = torch.from_numpy(kept)[torch.randperm(len(kept))]
+    order = data.kept[torch.randperm(len(data.kept))]
     for indices in order.tensor_split(n_batches):
-        batch = augment(inputs[indices].to(loss.device), recipe.augment)
+        batch = augment(data.inputs[indices].to(loss.device), recipe.augment)
         with autocast(recipe.precision, loss.device):
             logits = network(batch)
         value = loss.for_step(logits.float(), indices)
@@ -217,57 +194,54 @@ def _train_epoch(
     return mean
 
 
-def _validate(
-    network: Network,
-    inputs: Any,
-    validation: np.ndarray,
-    loss: Loss,
-    recipe: Recipe,
-    score: Callable[..., float],
-) -> dict:
-    logits = _logits_of(network, inputs, validation, loss, recipe)
-    indices = torch.from_numpy(validation)
-    value = loss(torch.from_numpy(logits).to(loss.device), indices).item()
-    value_of_score = score(*loss.to_score(indices, logits))
-    return {"validation_loss": value, "validation_score": value_of_score}
+def _validate(network: Network, data: Data, recipe: Recipe) -> dict:
+    logits = _logits_of(network, data, data.validation, recipe)
+    return _validation_of(logits, data, data.validation)
+
+
+def _validation_of(logits: np.ndarray, data: Data, rows: torch.Tensor) -> dict:
+    return {
+        "validation_loss": _loss_of(logits, data, rows),
+        "validation_score": data.score(*data.loss.to_score(rows, logits)),
+    }
+
+
+def _loss_of(logits: np.ndarray, data: Data, rows: torch.Tensor) -> float:
+    logits = torch.from_numpy(logits).float().to(data.loss.device)
+    return data.loss(logits, rows).item()
 
 
 def _logits_of(
-    network: Network, inputs: Any, rows: np.ndarray, loss: Loss, recipe: Recipe
+    network: Network, data: Data, rows: torch.Tensor, recipe: Recipe
 ) -> np.ndarray:
-    batches = (inputs[p] for p in torch.from_numpy(rows).split(recipe.batch_size))
-    return predict_logits(network, batches, recipe.precision, loss.device)
+    batches = (data.inputs[part] for part in rows.split(recipe.batch_size))
+    return predict_logits(network, batches, recipe.precision, data.loss.device)
 
 
 def _judge(
-    run: Run,
-    best: "BestEpoch",
-    network: Network,
-    inputs: Any,
-    loss: Loss,
-    recipe: Recipe,
-    kept: np.ndarray,
-    validation: np.ndarray,
-    score: Callable[..., float],
+    run: Run, best: "BestEpoch", network: Network, data: Data, recipe: Recipe
 ) -> None:
     """Compare a training with the best answer that is always the same."""
     record = run.history[-1 if best.epoch is None else best.epoch - 1]
-    rows = torch.from_numpy(kept)
     n_outputs = network.classifier_parameters()[0].shape[0]
-    constant = loss.constant(rows, n_outputs)
-    run.constant_loss = loss(constant.expand(len(rows), -1), rows).item()
+    constant = data.loss.constant(data.kept, n_outputs).numpy()
+
+    def same(rows: torch.Tensor) -> np.ndarray:
+        return np.tile(constant, (len(rows), 1))
+
+    run.constant_loss = _loss_of(same(data.kept), data, data.kept)
     run.loss, enough = record["train_loss"], _LEARNED * run.constant_loss
     if not run.loss < enough:  # dropout and the like make it larger than it is
-        logits = torch.from_numpy(_logits_of(network, inputs, kept, loss, recipe))
-        run.loss = loss(logits, rows).item()
+        logits = _logits_of(network, data, data.kept, recipe)
+        run.loss = _loss_of(logits, data, data.kept)
         run.converged = run.loss < max(enough, _NOTHING_TO_LEARN)
     if "validation_loss" in record:
-        held_out = torch.from_numpy(validation) if len(validation) else rows
-        same = constant.expand(len(held_out), -1)
-        learned = record["validation_loss"] < loss(same, held_out).item()
-        of_same = score(*loss.to_score(held_out, same.numpy()))
-        learned |= record["validation_score"] > of_same
-        run.converged &= bool(learned)
+        rows = data.validation if len(data.validation) else data.kept
+        of_same = _validation_of(same(rows), data, rows)
+        run.converged &= bool(
+            record["validation_loss"] < of_same["validation_loss"]
+            or record["validation_score"] > of_same["validation_score"]
+        )
 
 
 class BestEpoch:
