@@ -1,13 +1,19 @@
 """What benchmarks of classifiers share: real images, dealt out to disjoint parts."""
 
-import os
+import importlib.util
 from pathlib import Path
 
 import numpy as np
+from timing import DATA
 
-DATA = Path(
-    os.environ.get("SKLEARN_P2L_DATA", Path(__file__).parents[2] / "shared")
-).absolute()
+
+def tasks_of(benchmark):
+    """The module that deals out the tasks of another benchmark."""
+    path = Path(__file__).parent / benchmark / "tasks.py"
+    spec = importlib.util.spec_from_file_location(f"{benchmark}_tasks", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def read_images(name):

@@ -9,7 +9,6 @@ training; `report.py` makes the tables of it.
 
 import argparse
 import json
-import os
 import sys
 import time
 import warnings
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from dealing import DATA
 from tasks import CHOSEN_ON, JUDGED_ON, load_source, load_target
 
-from sklearn_p2l import NetworkClassifier, networks
+from sklearn_p2l import NetworkClassifier
 from sklearn_p2l._files import atomic_write
 
 MEASURED = Path(__file__).parent / "measured"
@@ -110,7 +109,7 @@ def run(folder, start, name, recipe, seed, parameters):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if recipe == "probe":
-            record |= probe(task, **parameters)
+            record |= probe(task, parameters)
         else:
             record |= train(task, NetworkClassifier(**parameters, random_state=seed))
     record["seconds"] = time.perf_counter() - begin
@@ -136,26 +135,12 @@ def train(task, classifier):
     )
 
 
-def probe(task, *, backbone, weights=None, image_size=None):
+def probe(task, parameters):
     """A logistic regression on standardised features, C by cross-validation."""
-    network = networks.open_network(
-        backbone if weights else os.fspath(backbone),
-        weights=weights,
-        image_size=image_size,
-    )
-    F, F_test = (
-        np.concatenate(
-            list(
-                networks.extract_features(
-                    network,
-                    network.read(X, 64),
-                    precision="float32",
-                    device=torch.device("cpu"),
-                )
-            )
-        )
-        for X in (task.X, task.X_test)
-    )
+    body = NetworkClassifier(
+        **parameters, body_learning_rate_multiplier=0, precision="float32"
+    ).fit(task)
+    F, F_test = body.transform(task.X), body.transform(task.X_test)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     grid = {"logisticregression__C": np.logspace(-4, 1, 6)}
     search = GridSearchCV(model, grid, cv=3).fit(F, task.y)

@@ -57,8 +57,7 @@ def by_start(records):
     rows = []
     for (start, half), own in records.groupby(["start", "half"], sort=False):
         table = means(own)
-        changes = set(table.columns) - set(_ORDER)
-        for recipe in [r for r in _ORDER if r in table and r not in changes]:
+        for recipe in [r for r in _ORDER if r in table]:
             trained = own[own["recipe"] == recipe]
             row = dict(
                 start=start,

@@ -46,12 +46,9 @@ def load_target(name):
     # A draw of few groups may miss a class: whole groups first, then some of them.
     dealt = 1000 if name == "shapes" else n
     parts = deal(rows_of(labels, half), labels, groups, {"train": dealt, "test": None})
-    train, test = (some(parts[key], labels, m) for key, m in wanted(n).items())
+    train = some(parts["train"], labels, n)
+    test = some(parts["test"], labels, MOST_TESTED)
     return Task(images[train], labels[train], X_test=images[test], y_test=labels[test])
-
-
-def wanted(n):
-    return {"train": n, "test": MOST_TESTED}
 
 
 def some(rows, labels, n):

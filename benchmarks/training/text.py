@@ -7,7 +7,6 @@ minutes on 2 CPU cores. "Before" is what benchmarks/relations uses: SGD at 0.1, 
 to 0.3 of it after each quarter. Writes measured/text.csv; `report.py` makes a table.
 """
 
-import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from joblib import Parallel, delayed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from dealing import tasks_of
 
 from sklearn_p2l import NetworkClassifier
 
@@ -40,14 +40,6 @@ RECIPES = {
 }
 
 
-def load_targets():
-    path = HERE.parent / "relations" / "tasks.py"
-    spec = importlib.util.spec_from_file_location("relation_tasks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load_tasks()[1]
-
-
 def run(name, task, recipe, seed):
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -64,7 +56,7 @@ def run(name, task, recipe, seed):
 
 
 def main():
-    targets = load_targets()
+    _, targets = tasks_of("relations").load_tasks()
     rows = Parallel(n_jobs=2, verbose=5)(
         delayed(run)(name, targets[name], recipe, seed)
         for name in SUBTASKS

@@ -9,7 +9,6 @@ Writes measured/trials.csv; `report.py` makes a table.
 """
 
 import argparse
-import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from dealing import DATA
+from dealing import DATA, tasks_of
 
 from sklearn_p2l import DatasetEmbedder, FineTuner, NetworkClassifier, SourceSelector
 from sklearn_p2l.ground_truth import train_sources
@@ -30,15 +29,6 @@ HERE = Path(__file__).parent
 TARGETS = ("fruit_b", "trash_b", "clothing_b", "sign_digits")
 SEEDS = (0, 1)
 CLASSIFIER = NetworkClassifier("small_resnet", image_size=24)
-
-
-def load_tasks():
-    path = HERE.parent / "transfer" / "tasks.py"
-    spec = importlib.util.spec_from_file_location("transfer_tasks", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sources, targets = module.load_tasks()
-    return sources, {name: targets[name] for name in TARGETS}
 
 
 def run(selector, zoo, name, task, seed):
@@ -75,7 +65,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", required=True, help="for weights")
     folder = Path(parser.parse_args().folder).absolute()
-    sources, targets = load_tasks()
+    sources, targets = tasks_of("transfer").load_tasks()
+    targets = {name: targets[name] for name in TARGETS}
     embedder = DatasetEmbedder(
         "squeezenet1_1",
         weights=DATA / "models" / "squeezenet1_1.safetensors",
