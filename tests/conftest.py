@@ -6,6 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
@@ -68,6 +69,24 @@ def zoo(tmp_path_factory):
         )
         sources.append(source)
     return SourceCatalog(sources)
+
+
+@pytest.fixture
+def dask_cluster():
+    """The client of two processes of one thread each, and joblib's backend for them."""
+    distributed = pytest.importorskip("distributed")
+    before = dict(os.environ)  # to which a cluster adds numbers of threads
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with (
+        cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config(backend="dask"),
+    ):
+        yield client
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -1014,18 +1014,11 @@ def test_errors_and_warnings_of_workers_name_the_dataset(datasets):
         skipping.transform([datasets[0], bad])
 
 
-def test_embedding_on_a_dask_cluster_of_two_processes(datasets):
-    distributed = pytest.importorskip("distributed")
+def test_embedding_on_a_dask_cluster_of_two_processes(datasets, request):
     embedder = small().fit(datasets)
     expected = embedder.transform(datasets)
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster),
-        joblib.parallel_config(backend="dask"),
-    ):
-        assert_allclose(fresh(embedder).transform(datasets), expected, rtol=1e-5)
+    request.getfixturevalue("dask_cluster")
+    assert_allclose(fresh(embedder).transform(datasets), expected, rtol=1e-5)
 
 
 def test_summaries_on_disk_serve_several_processes(datasets, tmp_path):

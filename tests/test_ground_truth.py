@@ -413,28 +413,11 @@ def test_parallel_results_are_the_same(zoo, measured, tmp_path, backend):
 
 
 @pytest.mark.slow
-def test_dask_cluster_of_two_processes(zoo, measured, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-        ) as cluster,
-        distributed.Client(cluster) as client,
-        joblib.parallel_config(backend="dask"),
-    ):
-        result = measure_improvement(
-            TARGETS,
-            zoo,
-            CLASSIFIER,
-            folder=tmp_path,
-            seeds=(0, 1),
-            n_jobs=-1,
-            verbose=0,
-        )
-        assert len(client.scheduler_info()["workers"]) == 2
+def test_dask_cluster_of_two_processes(zoo, measured, tmp_path, dask_cluster):
+    result = measure_improvement(
+        TARGETS, zoo, CLASSIFIER, folder=tmp_path, seeds=(0, 1), n_jobs=-1, verbose=0
+    )
+    assert len(dask_cluster.scheduler_info()["workers"]) == 2
     np.testing.assert_allclose(
         result.performances, measured[1].performances, atol=0.051
     )
