@@ -1,6 +1,11 @@
 """What tests share: small images, real data where it is at hand, no torch."""
 
 import os
+
+# One test file per core at a time: small networks gain nothing from a second thread.
+# Set before anything loads a library of numerics; child processes inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import subprocess
 import sys
 import textwrap
