@@ -17,6 +17,7 @@ ROOMS = [
     "_alignment",
     "_provenance",
     "_probe",
+    "transferability",
     "samples",
     "networks",  # opened by _compat.load_networks, when something needs torch
     "_workers",
