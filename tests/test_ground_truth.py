@@ -33,6 +33,7 @@ from sklearn_p2l import (
 )
 from sklearn_p2l.exceptions import FailedCellsWarning
 from sklearn_p2l.ground_truth import (
+    _estimate,
     _records,
     measure_improvement,
     split_quarters,
@@ -178,6 +179,35 @@ def test_dry_run_trains_nothing(zoo, measured, tmp_path, capsys):
     assert "18 to do" in capsys.readouterr().out
     assert nothing.improvements.isna().all(axis=None)
     assert nothing.improvements.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "change, n_steps, passes",
+    [({}, None, 2), ({"epochs": 7}, None, 7), ({"epochs": 7}, 20, 5), ("probe", 20, 1)],
+)
+def test_estimate_counts_the_passes(
+    zoo, tmp_path, capsys, monkeypatch, change, n_steps, passes
+):
+    """At a second a sample; from random weights, two seconds, and no probe."""
+
+    def seconds_per_sample(arguments):
+        return 2.0 if arguments["source"] is None else 1.0
+
+    monkeypatch.setattr(_estimate, "_seconds_per_sample", seconds_per_sample)
+    if change == "probe":
+        change = {"body_learning_rate_multiplier": 0}
+    classifier = NetworkClassifier(**{**CLASSIFIER.get_params(), **change})
+    measure_improvement(
+        {"down": TARGETS["down"]},
+        zoo,
+        classifier,
+        folder=tmp_path,
+        n_steps=n_steps,
+        dry_run=True,
+    )
+    from_random = 5 if passes == 1 else passes  # which no probe starts from
+    minutes = 32 * (2 * passes + 2 * from_random) / 60  # the rest is tested on
+    assert f"about {minutes:.1f} minutes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

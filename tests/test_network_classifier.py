@@ -182,6 +182,7 @@ def test_warm_up_and_cosine(dark_and_light):
         (16_000, 16, 2),  # 1,000 steps a pass: 2,000 steps
         (100_000, 16, 1),
         (2, 32, 200),
+        (150, 1, 20),  # 75 steps a pass: no batch has a single sample
     ],
 )
 def test_epochs_that_suit_the_size(n, batch_size, n_epochs):

@@ -24,7 +24,7 @@ from sklearn_p2l.datasets import list_images
 from sklearn_p2l.ground_truth import measure_improvement
 
 HERE = Path(__file__).parent
-EPOCHS = 10
+EPOCHS = 20  # what "auto" is for so few images
 CASES = [("small_resnet", 32, 480), ("squeezenet1_1", 64, 240), ("resnet18", 64, 160)]
 
 

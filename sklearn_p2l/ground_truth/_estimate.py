@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_p2l.ground_truth._records import read_record
 from sklearn_p2l.samples import take
-from sklearn_p2l.tuning import n_epochs, start_from
+from sklearn_p2l.tuning import epochs_of, n_epochs, start_from
 
 
 def print_estimate(jobs, what, n_jobs):
@@ -24,16 +24,18 @@ def print_estimate(jobs, what, n_jobs):
         total = 0.0
         for *_, arguments in todo:
             source, task = arguments["source"], arguments["task"]
-            kind = None if source is None else source.architecture
+            kind = (source is None, None if source is None else source.architecture)
             if kind not in rates:
                 rates[kind] = _seconds_per_sample(arguments)
-            n, batch_size = len(task.y), arguments["estimator"].batch_size
+            n, estimator = len(task.y), arguments["estimator"]
             if task.X_test is None:
                 n *= 1 - arguments["test_size"]
-            passes = n * n_epochs(arguments["estimator"], round(n))
+            n_passes = n_epochs(estimator, round(n))
             if arguments["n_steps"] is not None:
-                passes = arguments["n_steps"] * min(batch_size, n)
-            total += rates[kind] * passes
+                n_passes = epochs_of(estimator, round(n), arguments["n_steps"])
+            if source is not None and estimator.body_learning_rate_multiplier == 0:
+                n_passes = 1  # a probe
+            total += rates[kind] * n * n_passes
     n_workers = effective_n_jobs(n_jobs)
     minutes = total / n_workers / 60
     print(

@@ -117,6 +117,14 @@ class Optimizer:
             getattr(self, name).load_state_dict(value)
 
 
+def steps_per_epoch(n_samples: int, batch_size: int) -> int:
+    """Number of equal batches of about `batch_size`, none of one sample.
+
+    Batch normalisation cannot train on a single sample.
+    """
+    return max(1, min(-(-n_samples // batch_size), n_samples // 2))
+
+
 def rate_factor(recipe: Recipe, steps_per_epoch: int) -> Callable[[int], float]:
     """Return the learning rate at a step, as a multiple of the largest.
 

@@ -49,18 +49,19 @@ def n_epochs(classifier, n_samples):
     """Number of passes over so many samples."""
     if classifier.epochs != "auto":
         return classifier.epochs
-    n_steps = _EPOCHS * steps_per_pass(classifier, n_samples)
+    n_steps = _EPOCHS * _steps_per_epoch(classifier, n_samples)
     n_steps = min(max(n_steps, _FEWEST_STEPS), _MOST_STEPS)
     return epochs_of(classifier, n_samples, n_steps)
 
 
 def epochs_of(classifier, n_samples, n_steps):
     """Number of passes that are about so many steps."""
-    return max(1, round(n_steps / steps_per_pass(classifier, n_samples)))
+    return max(1, round(n_steps / _steps_per_epoch(classifier, n_samples)))
 
 
-def steps_per_pass(classifier, n_samples):
-    return -(-n_samples // classifier.batch_size)
+def _steps_per_epoch(classifier, n_samples):
+    recipe = load_networks().recipe
+    return recipe.steps_per_epoch(n_samples, classifier.batch_size)
 
 
 def recipe_of(classifier, networks, n_samples):

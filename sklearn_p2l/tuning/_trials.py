@@ -25,6 +25,7 @@ from sklearn_p2l._compat import (
 )
 from sklearn_p2l._workers import (
     as_worker,
+    no_interrupt_lost,
     one_training_at_a_time,
     replacing_workers,
     this_process,
@@ -143,17 +144,18 @@ def _try(
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", ConvergenceWarning)  # its score tells
-        try:
-            estimator.fit(take(X, train), _safe_indexing(y, train), **params)
-            trial.interrupted = getattr(estimator, "interrupted_", False)
-            X_test, y_test = take(X, test), _safe_indexing(y, test)
-            trial.score = _finite(
-                check_scoring(estimator, scoring)(estimator, X_test, y_test)
-            )
-            trial.log_loss = _log_loss(estimator, X_test, y_test)
-            trial.trained = estimator if keep else None
-        except Exception as error:  # the others go on, whatever it is
-            trial.error = error
+        with no_interrupt_lost():
+            try:
+                estimator.fit(take(X, train), _safe_indexing(y, train), **params)
+                trial.interrupted = getattr(estimator, "interrupted_", False)
+                X_test, y_test = take(X, test), _safe_indexing(y, test)
+                trial.score = _finite(
+                    check_scoring(estimator, scoring)(estimator, X_test, y_test)
+                )
+                trial.log_loss = _log_loss(estimator, X_test, y_test)
+                trial.trained = estimator if keep else None
+            except Exception as error:  # the others go on, whatever it is
+                trial.error = error
     trial.seconds = time.perf_counter() - start
     return trial
 
