@@ -7,12 +7,13 @@ embedder or a classifier first needs one, and ranking sources never needs any.
 from sklearn_p2l._version import __version__
 from sklearn_p2l.catalog import Source, SourceCatalog
 from sklearn_p2l.embedding import DatasetEmbedder
-from sklearn_p2l.selection import SourceSelector
+from sklearn_p2l.selection import EvidenceSelector, SourceSelector
 from sklearn_p2l.task import Task
 from sklearn_p2l.tuning import FineTuner, NetworkClassifier
 
 __all__ = [
     "DatasetEmbedder",
+    "EvidenceSelector",
     "FineTuner",
     "NetworkClassifier",
     "Source",

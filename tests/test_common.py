@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from sklearn_p2l import (
     DatasetEmbedder,
+    EvidenceSelector,
     FineTuner,
     NetworkClassifier,
     SourceSelector,
@@ -88,6 +89,7 @@ ESTIMATORS = [
         ConstantRanking(),
         NEEDS_IMPROVEMENTS | {"check_positive_only_tag_during_fit": SQUARE},
     ),
+    (EvidenceSelector(), {}),
     # They take images or text, not tables: scikit-learn has few checks for them.
     (DatasetEmbedder(), {}),
     (NetworkClassifier(), {}),
@@ -127,7 +129,7 @@ DATA_FREE = [
 @pytest.mark.parametrize("check", DATA_FREE, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
     "estimator",
-    [DatasetEmbedder(), NetworkClassifier(), FineTuner()],
+    [DatasetEmbedder(), EvidenceSelector(), NetworkClassifier(), FineTuner()],
     ids=lambda e: type(e).__name__,
 )
 def test_checks_without_data(estimator, check):
@@ -143,6 +145,7 @@ def test_checks_without_data(estimator, check):
             NetworkClassifier(),
             FineTuner(),
             SourceSelector(),
+            EvidenceSelector(),
             NoTransfer(),
             ConstantRanking(),
         )

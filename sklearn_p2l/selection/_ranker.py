@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_p2l._alignment import align_columns, align_improvements, reorder_columns
 from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
 from sklearn_p2l.catalog import Source, SourceCatalog
-from sklearn_p2l.divergence import NON_NEGATIVE, pairwise_divergence
+from sklearn_p2l.divergence import EPSILON, NON_NEGATIVE, pairwise_divergence
 from sklearn_p2l.metrics import spearman_score
 
 # What is nearer than this is the same dataset, perhaps stored in another precision:
@@ -267,31 +267,7 @@ class DivergenceMixin:
         if self.metric == "precomputed":
             D = _check_distances(X, len(catalog))
             return np.where(D <= _SAME, np.nan, D) if self.exclude_self else D
-        if catalog.n_features == 0:
-            raise ValueError(
-                f"sources must have vectors for metric={self.metric!r}, got a catalog "
-                "without; pass metric='precomputed' and distances as X."
-            )
-        if not catalog.has_embedding.all():
-            absent = [n for n, h in zip(catalog.names, catalog.has_embedding) if not h]
-            raise ValueError(
-                f"sources must have vectors for metric={self.metric!r}, got none for "
-                f"{absent[:5]}; embed their data, or leave them out: sources[names]."
-            )
-        if X.shape[1] != catalog.n_features:
-            raise ValueError(
-                "X must have as many features as the vectors of the sources "
-                f"({catalog.n_features}), got {X.shape[1]}; embed targets and sources "
-                "with one fitted DatasetEmbedder."
-            )
-        D = pairwise_divergence(
-            X, catalog.embeddings, metric=self.metric, epsilon=epsilon
-        )
-        if not np.isfinite(D).all():
-            raise ValueError(
-                f"metric={self.metric!r} with epsilon={epsilon} is infinite where a "
-                "source lacks a feature of a target; pass epsilon > 0."
-            )
+        D = divergences_from(catalog, X, metric=self.metric, epsilon=epsilon)
         if self.exclude_self:
             apart = pairwise_divergence(X, catalog.embeddings, metric="cityblock")
             D[apart <= _SAME] = np.nan
@@ -302,6 +278,34 @@ class DivergenceMixin:
         tags.input_tags.positive_only = self.metric in NON_NEGATIVE
         tags.input_tags.allow_nan = self.metric == "precomputed"
         return tags
+
+
+def divergences_from(catalog, X, *, metric, epsilon=EPSILON):
+    """D(t, s) of targets from the sources of a catalog, all of which have vectors."""
+    if catalog.n_features == 0:
+        raise ValueError(
+            f"sources must have vectors for metric={metric!r}, got a catalog "
+            "without; pass metric='precomputed' and distances as X."
+        )
+    if not catalog.has_embedding.all():
+        absent = [n for n, h in zip(catalog.names, catalog.has_embedding) if not h]
+        raise ValueError(
+            f"sources must have vectors for metric={metric!r}, got none for "
+            f"{absent[:5]}; embed their data, or leave them out: sources[names]."
+        )
+    if X.shape[1] != catalog.n_features:
+        raise ValueError(
+            "X must have as many features as the vectors of the sources "
+            f"({catalog.n_features}), got {X.shape[1]}; embed targets and sources "
+            "with one fitted DatasetEmbedder."
+        )
+    D = pairwise_divergence(X, catalog.embeddings, metric=metric, epsilon=epsilon)
+    if not np.isfinite(D).all():
+        raise ValueError(
+            f"metric={metric!r} with epsilon={epsilon} is infinite where a "
+            "source lacks a feature of a target; pass epsilon > 0."
+        )
+    return D
 
 
 def as_catalog(sources, sizes, X, fingerprint, *, precomputed=False):

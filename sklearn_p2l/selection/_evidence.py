@@ -1,0 +1,490 @@
+"""EvidenceSelector: equation 2 with more than one k."""
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_array
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_p2l._alignment import align_improvements
+from sklearn_p2l._compat import HasMethods, Interval, StrOptions, _fit_context
+from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
+from sklearn_p2l.catalog import SourceCatalog
+from sklearn_p2l.divergence import METRICS
+from sklearn_p2l.selection._opened import SCORES, score_sources
+from sklearn_p2l.selection._ranker import RankingMixin, zscore
+from sklearn_p2l.selection._signals import (
+    Known,
+    Targets,
+    has_known_sign,
+    lacking,
+    values_of,
+)
+from sklearn_p2l.selection._weights import equal_weights, learn_weights, prior_of
+
+# Draws of improvements that the chance of being best is counted in.
+_N_DRAWS = 10_000
+
+
+def _learned(selector):
+    if selector.weights != "learned":
+        raise AttributeError(
+            "how sure a ranking is can be told only for weights='learned', which "
+            f"learns it from measured improvements, got weights={selector.weights!r}."
+        )
+    return True
+
+
+class EvidenceSelector(RankingMixin, BaseEstimator):
+    r"""Rank pre-trained sources by several signals with learned weights.
+
+    .. math:: E(t, s) = \sum_j k_j \, z(S_j(t, s))
+
+    with each signal :math:`S_j` standardised over the sources of a target, as the two
+    of equation 2 are. Weights are learned from measured improvements by ridge
+    regression that is pulled to equal weights, as strongly as leaving out one target at
+    a time finds best, so few measurements do no harm; without any, weights are equal.
+
+    Parameters
+    ----------
+    sources : SourceCatalog
+        The sources to rank.
+
+    embedder : DatasetEmbedder, default=None
+        The reference network that the catalog's vectors are from, for signals that
+        compare vectors where targets are given as tasks. It is cloned and fitted. None
+        serves where targets are given as vectors, or no signal needs any.
+
+    signals : "auto" or sequence of str, default="auto"
+        What is known of a source and a target; see the notes. "auto" takes all of
+        "size", "prior", "kl", "logme", "probe" and "knn" for which there is what they
+        need.
+
+    weights : {"learned", "equal"} or mapping of str to float, default="learned"
+        How the signals are weighed: as measured improvements teach, equally, or by
+        these numbers, those that are not named by 0. "learned" without improvements is
+        "equal".
+
+    n_opened : int, default=None
+        Open the networks of only so many sources for each target: those with the
+        highest score by the other signals; the rest rank behind them, by these. None
+        opens all. Training targets have all those opened that were measured.
+
+    image_size : int, default=None
+        Height and width of images in the sources' networks; None is that which a
+        network was trained with. Give what you will fine-tune with.
+
+    memory : str or joblib.Memory, default=None
+        Keeps the features of samples, by source checkpoint and content of the target.
+
+    device : str or torch.device, default="auto"
+        Where networks compute.
+
+    n_jobs : int, default=None
+        Sources that are opened at a time.
+
+    verbose : int, default=0
+        Whether to show progress.
+
+    Attributes
+    ----------
+    signals_ : list of str
+        The signals in use.
+
+    weights_ : dict of str to float
+        The weight of each.
+
+    strength_ : float
+        How strongly weights were pulled to equal ones; inf is all the way.
+
+    prior_ : ndarray of shape (n_sources,)
+        Mean z-scored improvement of each source on the training targets, shrunk by how
+        often it was measured; 0 for those that were not. Only with the signal "prior".
+
+    noise_ : float
+        Standard deviation of z-scored improvements around what was predicted for
+        targets that were left out. Only if weights were learned.
+
+    spread_ : float
+        Mean standard deviation of the improvements of a target, in their own unit.
+        Only if weights were learned.
+
+    embedder_ : DatasetEmbedder
+        The fitted embedder, where there is one.
+
+    sources_ : SourceCatalog
+        The sources that are ranked.
+
+    source_labels_ : ndarray of shape (n_sources,)
+        Their names.
+
+    fingerprint_ : str or None
+        Of the reference network behind the catalog's vectors, where known.
+
+    See Also
+    --------
+    SourceSelector : Equation 2 with its two terms, exactly.
+    sklearn_p2l.transferability : The scores of features.
+
+    Notes
+    -----
+    Signals, by their names; where higher is better unless said otherwise:
+
+    - "size": the logarithm of the number of samples the source was trained on;
+    - any numeric column of the catalog, such as the source's own accuracy: unknown
+      values count as the mean, and its weight is 0 unless it is learned, or given;
+    - "prior": the mean improvement of the source on the other training targets;
+    - a divergence by the name of its metric, "kl", "cosine", ...: of vectors of the
+      reference network, lower is better;
+    - "logme", "probe", "knn", "h_score": how well the features of the source's own
+      network tell the target's labels apart. Needs checkpoints, and targets with
+      labels; of more than 2,000 samples, 2,000 are used.
+
+    Scores of opened networks are remembered for as long as the process lives, features
+    in `memory`; so folds of a cross-validation compute none of them twice.
+
+    References
+    ----------
+    Bhattacharjee et al., "P2L: Predicting Transfer Learning for Images and Semantic
+    Relations", equation 2.
+
+    Examples
+    --------
+    >>> from sklearn_p2l import EvidenceSelector, SourceCatalog
+    >>> zoo = SourceCatalog.from_arrays(
+    ...     [[8, 1, 1], [1, 8, 1], [1, 1, 8]],
+    ...     sizes=[2_000, 3_000, 9_000],
+    ...     names=["birds", "cars", "scenes"],
+    ... )
+    >>> vectors = [[8, 1, 3], [1, 8, 3], [1, 2, 8]]
+    >>> improvements = [[0.20, 0.05, 0.15], [0.05, 0.25, 0.10], [0.02, 0.04, 0.20]]
+    >>> selector = EvidenceSelector(zoo).fit(vectors, improvements)
+    >>> selector.signals_
+    ['size', 'prior', 'kl']
+    >>> selector.predict([[1, 9, 2]])
+    array([['cars', 'scenes', 'birds']], dtype='<U6')
+    >>> selector.predict_proba([[1, 9, 2]]).round(1)
+    array([[0. , 0.8, 0.2]])
+    """
+
+    _parameter_constraints: dict = {
+        "sources": [SourceCatalog],
+        "embedder": [HasMethods(["fit", "transform"]), None],
+        "signals": [StrOptions({"auto"}), "array-like"],
+        "weights": [StrOptions({"learned", "equal"}), Mapping],
+        "n_opened": [Interval(Integral, 1, None, closed="left"), None],
+        "image_size": [Interval(Integral, 1, None, closed="left"), None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "device": "no_validation",
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        sources=None,
+        *,
+        embedder=None,
+        signals="auto",
+        weights="learned",
+        n_opened=None,
+        image_size=None,
+        memory=None,
+        device="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.sources = sources
+        self.embedder = embedder
+        self.signals = signals
+        self.weights = weights
+        self.n_opened = n_opened
+        self.image_size = image_size
+        self.memory = memory
+        self.device = device
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Learn the weights of the signals from measured improvements.
+
+        Parameters
+        ----------
+        X : sequence of n_targets tasks or datasets, or array-like of shape \
+                (n_targets, n_features)
+            The training targets; as vectors of the reference network where no signal
+            needs their samples.
+
+        y : array-like or DataFrame of shape (n_targets, n_sources), default=None
+            Measured improvements I(t, s), higher is better; NaN where not measured.
+            Columns of a DataFrame are matched to the sources by name. None is for
+            weights that are not learned.
+
+        Returns
+        -------
+        self : object
+            Fitted selector.
+
+        Raises
+        ------
+        ValueError
+            If a signal is not known or lacks what it needs, or improvements do not fit
+            sources and targets.
+        """
+        for attribute in ("prior_", "strength_", "noise_", "spread_", "embedder_"):
+            vars(self).pop(attribute, None)
+        self.sources_ = self.sources
+        self.source_labels_ = np.array(self.sources.names)
+        self.fingerprint_ = self.sources.fingerprint
+        if self.embedder is not None and not _are_vectors(X):
+            self.embedder_ = clone(self.embedder).fit(X)
+        if y is not None:
+            y = align_improvements(y, self.sources.names, X)
+            self.prior_ = prior_of(y)
+        self.signals_ = self._choose_signals(self._known(self._as_targets(X)))
+        targets = self._check_targets(X)
+        free = np.array([not has_known_sign(name) for name in self.signals_])
+        if y is None or self.weights != "learned":
+            self.weights_ = self._given_weights(free)
+            return self
+        values = self._signals(targets, opened=~np.isnan(y))
+        if "prior" in values:
+            values["prior"] = prior_of(y, nested=True)
+        z = np.array([zscore(values[name]) for name in self.signals_])
+        learned = learn_weights(z, y, free)
+        self.weights_ = dict(zip(self.signals_, learned.values.tolist()))
+        self.strength_, self.noise_ = learned.strength, learned.noise
+        self.left_out_scores_ = learned.left_out_scores
+        self._covariance = learned.covariance
+        spreads = [np.nanstd(row) for row in y if not np.isnan(row).all()]
+        self.spread_ = float(np.mean(spreads)) if spreads else 0.0
+        return self
+
+    def _given_weights(self, free):
+        if isinstance(self.weights, Mapping):
+            unknown = set(self.weights) - set(self.signals_)
+            if unknown:
+                raise ValueError(
+                    f"weights must be of signals in use, {self.signals_}, got "
+                    f"{sorted(unknown)}."
+                )
+            for name, weight in self.weights.items():
+                if not isinstance(weight, Real) or not np.isfinite(weight):
+                    raise ValueError(
+                        f"weights must be finite numbers, got {weight!r} for {name!r}."
+                    )
+            return {name: float(self.weights.get(name, 0)) for name in self.signals_}
+        return dict(zip(self.signals_, equal_weights(free).tolist()))
+
+    def _choose_signals(self, known):
+        """The names of signals, after a look at whether each has what it needs."""
+        if isinstance(self.signals, str):
+            absent = {name: lacking(name, known) for name in _AUTO}
+            chosen = [name for name, what in absent.items() if what is None]
+            if not chosen:
+                raise ValueError(
+                    "signals must have something to go by, but 'auto' finds nothing: "
+                    f"{'; '.join(absent.values())}."
+                )
+            return chosen
+        chosen = list(self.signals)
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"signals must be different names, at least one, got {chosen}."
+            )
+        _check_nothing_lacks(chosen, known)
+        return chosen
+
+    def _known(self, targets):
+        return Known(self.sources_, targets, getattr(self, "prior_", None))
+
+    def _as_targets(self, X):
+        """Targets in the forms that they are given in."""
+        if _are_vectors(X):
+            check_same_fingerprint(fingerprint_of(X), self.fingerprint_, "X")
+            vectors = check_array(X, dtype=np.float64, input_name="X")
+            return Targets(len(vectors), vectors)
+        if not isinstance(X, (list, tuple)) or not len(X):
+            raise ValueError(
+                "X must be a list of Tasks, one for each target, or an array of their "
+                f"vectors, got {type(X).__name__}; pass [task] for a single one."
+            )
+        return Targets(
+            len(X), tasks=list(X), can_be_embedded=hasattr(self, "embedder_")
+        )
+
+    def _check_targets(self, X):
+        """Targets in the forms that the signals in use need."""
+        targets = self._as_targets(X)
+        _check_nothing_lacks(self.signals_, self._known(targets))
+        if targets.vectors is None and set(self.signals_) & set(METRICS):
+            embedded = self.embedder_.transform(X)
+            check_same_fingerprint(fingerprint_of(embedded), self.fingerprint_, "X")
+            return replace(targets, vectors=np.asarray(embedded))
+        return targets
+
+    def _signals(self, targets, *, opened):
+        """Values of the signals by name, each (n_targets, n_sources), higher better."""
+        known = self._known(targets)
+        values = {n: values_of(n, known) for n in self.signals_ if n not in SCORES}
+        scores = [name for name in self.signals_ if name in SCORES]
+        if scores:
+            values |= score_sources(
+                list(self.sources_),
+                targets.tasks,
+                scores,
+                opened,
+                image_size=self.image_size,
+                memory=self.memory,
+                device=self.device,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+            )
+        return values
+
+    def _decision_terms(self, X):
+        z, opened = self._standardised(X)
+        terms = {name: self.weights_[name] * values for name, values in z.items()}
+        if not opened.all():
+            terms["unopened"] = _behind(sum(terms.values()), opened)
+        return terms
+
+    def _standardised(self, targets):
+        """z-scores of the signals by name, and which sources were opened."""
+        opened = np.ones((len(targets), len(self.sources_)), dtype=bool)
+        if self.n_opened is not None and self.n_opened < len(self.sources_):
+            cheap = [name for name in self.signals_ if name not in SCORES]
+            E = np.zeros(opened.shape)
+            for name in cheap:
+                values = values_of(name, self._known(targets))
+                E += self.weights_[name] * zscore(values)
+            opened = np.zeros(opened.shape, dtype=bool)
+            np.put_along_axis(opened, self._order(E, self.n_opened), True, axis=1)
+            opened |= len(cheap) == len(self.signals_)
+        values = self._signals(targets, opened=opened)
+        return {name: zscore(values[name]) for name in self.signals_}, opened
+
+    @available_if(_learned)
+    def predict_proba(self, X):
+        """Compute the chance of each source to be the best of all.
+
+        Parameters
+        ----------
+        X : sequence of n_targets tasks or datasets, or array-like of shape \
+                (n_targets, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_targets, n_sources)
+            Rows sum to 1: the share of draws of the weights and of what they leave
+            unexplained, in which the source's improvement is the largest.
+        """
+        draws = self._draws(X)  # (n_draws, n_targets, n_sources)
+        best = draws.argmax(axis=2)
+        return np.array([(best == j).mean(axis=0) for j in range(draws.shape[2])]).T
+
+    @available_if(_learned)
+    def expected_regret(self, X):
+        """Compute how much improvement each source is expected to fall behind the best.
+
+        Parameters
+        ----------
+        X : sequence of n_targets tasks or datasets, or array-like of shape \
+                (n_targets, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        regret : ndarray of shape (n_targets, n_sources)
+            At least 0, in the unit of the improvements that were measured.
+        """
+        draws = self._draws(X)
+        return (draws.max(axis=2, keepdims=True) - draws).mean(axis=0) * self.spread_
+
+    def _draws(self, X):
+        """Draws of z-scored improvements, (n_draws, n_targets, n_sources)."""
+        check_is_fitted(self)
+        if not hasattr(self, "noise_"):
+            raise ValueError(
+                "how sure a ranking is can be told only where fit was given measured "
+                "improvements, got none; pass y to fit."
+            )
+        z, _ = self._standardised(self._check_targets(X))
+        z = np.array(list(z.values()))
+        rng, n_sources = np.random.default_rng(0), z.shape[2]
+        weights = rng.multivariate_normal(
+            list(self.weights_.values()),
+            self._covariance,
+            _N_DRAWS,
+            method="cholesky",
+        )
+        noise = rng.normal(scale=self.noise_, size=(_N_DRAWS, 1, n_sources))
+        return np.tensordot(weights, z, 1) + noise
+
+    def with_sources(self, sources):
+        """Return a fitted selector for other sources, with the weights learned here.
+
+        Parameters
+        ----------
+        sources : SourceCatalog
+            The new candidates; a source that has the name of one that was measured
+            keeps its prior, the others have the mean.
+
+        Returns
+        -------
+        selector : EvidenceSelector
+            Fitted selector with the same ``weights_`` and the new ``sources_``.
+        """
+        check_is_fitted(self)
+        selector = copy.copy(self)
+        selector.sources = selector.sources_ = sources
+        selector.source_labels_ = np.array(sources.names)
+        selector.fingerprint_ = sources.fingerprint
+        if hasattr(self, "prior_"):
+            known = dict(zip(self.sources_.names, self.prior_))
+            selector.prior_ = np.array([known.get(n, 0.0) for n in sources.names])
+        return selector
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.no_validation = True
+        tags.target_tags.two_d_labels = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
+
+_AUTO = ("size", "prior", "kl", "logme", "probe", "knn")
+
+
+def _check_nothing_lacks(names, known):
+    for name in names:
+        absent = lacking(name, known)
+        if absent is not None:
+            raise ValueError(f"{absent}.")
+
+
+def _are_vectors(X):
+    """Tell vectors of targets from a list of datasets."""
+    if isinstance(X, (list, tuple)):
+        return bool(len(X)) and all(
+            isinstance(row, (list, tuple)) and all(isinstance(v, Real) for v in row)
+            for row in X
+        )
+    return hasattr(X, "shape")
+
+
+def _behind(E, opened):
+    """What takes every source that was not opened behind those that were."""
+    last = np.where(opened, E, np.inf).min(axis=1, keepdims=True)
+    first = np.where(opened, -np.inf, E).max(axis=1, keepdims=True)
+    return np.where(opened, 0.0, np.minimum(last - first - 1.0, 0.0))

@@ -1,0 +1,185 @@
+"""Signals of a pass through a source's own network: how well its features tell.
+
+Networks are opened one at a time in each process. Features of one source and target are
+computed once, and serve all scores; scores are remembered for as long as the process
+lives, so that folds of a cross-validation do not compute them again.
+"""
+
+import os
+from collections import OrderedDict
+from functools import partial
+
+import joblib
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils.validation import check_memory
+
+from sklearn_p2l import transferability
+from sklearn_p2l._compat import load_networks, progress_bar
+from sklearn_p2l._files import hash_file
+from sklearn_p2l._workers import (
+    as_worker,
+    one_training_at_a_time,
+    replacing_workers,
+    this_process,
+)
+from sklearn_p2l.samples import content_key, take
+
+# To add a score, name a function of features and labels here.
+SCORES = {
+    "logme": transferability.logme_score,
+    "probe": transferability.probe_score,
+    "knn": transferability.knn_score,
+    "h_score": transferability.h_score,
+}
+# Of larger targets so many samples, drawn at random, say as much.
+MOST_SAMPLES = 2000
+# Scores that are remembered, the last ones used.
+_N_KEPT = 2**17
+_kept = OrderedDict()
+
+
+def score_sources(
+    sources, tasks, names, wanted, *, image_size, memory, device, n_jobs, verbose
+):
+    """Score the features of sources on tasks.
+
+    Parameters
+    ----------
+    sources : list of Source
+        With checkpoints.
+    tasks : list of Task
+        Whose labels are to be told apart.
+    names : list of str
+        Some of `SCORES`.
+    wanted : ndarray of shape (n_tasks, n_sources)
+        Which pairs are to be scored.
+    image_size, memory, device, n_jobs, verbose
+        As in EvidenceSelector.
+
+    Returns
+    -------
+    scores : dict of str to ndarray of shape (n_tasks, n_sources)
+        NaN where not wanted.
+    """
+    scores = {name: np.full(wanted.shape, np.nan) for name in names}
+    parts = [_part_of(task) for task in tasks]
+    contents = [content_key(X) for X, _ in parts]
+    jobs = []
+    for j, source in enumerate(sources):
+        settings = _start_of(source), image_size
+        todo = []
+        for i in np.flatnonzero(wanted[:, j]):
+            X, y = parts[i]
+            key = settings, contents[i], joblib.hash(np.asarray(y))
+            known = None if contents[i] is None else _recall(key, names)
+            if known is None:
+                todo.append((i, key, X, y))
+                continue
+            for name, value in known.items():
+                scores[name][i, j] = value
+        if todo:
+            jobs.append((j, source, todo))
+    if not jobs:
+        return scores
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    n_workers = min(parallel.n_jobs, len(jobs))
+    run = partial(
+        _score_one,
+        names=names,
+        image_size=image_size,
+        memory=memory,
+        device=device,
+        n_workers=n_workers,
+        parent=this_process(),
+    )
+    bar = progress_bar(total=len(jobs), desc="opening sources", disable=not verbose)
+    with bar, replacing_workers():
+        results = parallel(delayed(run)(source, todo) for _, source, todo in jobs)
+        for (j, _, todo), rows in zip(jobs, results):
+            for (i, key, *_), row in zip(todo, rows):
+                for name, value in row.items():
+                    scores[name][i, j] = value
+                    if key[1] is not None:
+                        _remember((key, name), value)
+            bar.update()
+    return scores
+
+
+def _part_of(task):
+    """Samples and labels of a task, or of a random part of it."""
+    y, n = np.asarray(task.y), len(task)
+    if n <= MOST_SAMPLES:
+        return task.X, y
+    rows = np.sort(np.random.RandomState(0).permutation(n)[:MOST_SAMPLES])
+    return take(task.X, rows), y[rows]
+
+
+def _start_of(source):
+    """What decides about the features of a source: its architecture and weights."""
+    checkpoint = source.checkpoint
+    if os.path.isfile(checkpoint):
+        checkpoint = hash_file(checkpoint)
+    return source.architecture, checkpoint
+
+
+def _recall(key, names):
+    """Scores by name if all of them are remembered."""
+    if any((key, name) not in _kept for name in names):
+        return None
+    for name in names:
+        _kept.move_to_end((key, name))
+    return {name: _kept[key, name] for name in names}
+
+
+def _remember(key, value):
+    _kept[key] = value
+    if len(_kept) > _N_KEPT:
+        _kept.popitem(last=False)
+
+
+def _score_one(source, todo, *, names, image_size, memory, device, n_workers, parent):
+    """Scores of one source, a dict for each task; its network is opened if need be."""
+    look_up = check_memory(memory).cache(_call, ignore=["compute"])
+    opened = []
+
+    def features(X):
+        networks = load_networks()
+        if not opened:
+            with one_training_at_a_time:
+                opened.append(_open(networks, source, image_size))
+        batches = networks.extract_features(
+            opened[0],
+            opened[0].read(X, 32),
+            precision="auto",
+            device=networks.choose_device(device),
+        )
+        return np.concatenate(list(batches))
+
+    rows = []
+    with as_worker(n_workers, parent, device):
+        for _, (settings, content, _), X, y in todo:
+            try:
+                if content is None:
+                    F = features(X)
+                else:
+                    F = look_up(content, settings, compute=partial(features, X))
+            except (OSError, ValueError) as error:
+                raise type(error)(f"source {source.name!r}: {error}") from error
+            rows.append({name: SCORES[name](F, y) for name in names})
+    return rows
+
+
+def _open(networks, source, image_size):
+    if source.architecture is None:  # which the file itself names
+        return networks.open_network(
+            source.checkpoint, weights=None, image_size=image_size
+        )
+    return networks.open_network(
+        source.architecture, weights=source.checkpoint, image_size=image_size
+    )
+
+
+def _call(content, settings, compute):
+    """Compute features; what joblib.Memory caches by `content` and `settings`."""
+    return compute()

@@ -1,0 +1,136 @@
+"""Weights of signals, learned from measured improvements and shrunk to equal ones.
+
+All is in units of z-scores over the sources of one target, of signals and of
+improvements alike, so that every target says as much per source that was measured.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from sklearn_p2l.metrics import spearman_score
+from sklearn_p2l.selection._ranker import zscore
+
+# Strengths of the pull towards equal weights that are tried, relative to the number of
+# measured improvements; inf are equal weights.
+STRENGTHS = (*np.logspace(-2, 2, 9), np.inf)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What was learned about some signals."""
+
+    #: (n_signals,)
+    values: np.ndarray
+    #: Of `STRENGTHS`, the one in use.
+    strength: float
+    #: Mean Spearman correlation of left-out targets for each of `STRENGTHS`.
+    left_out_scores: np.ndarray
+    #: Standard deviation of improvements around what left-out targets were given.
+    noise: float
+    #: (n_signals, n_signals), of the weights.
+    covariance: np.ndarray
+
+
+def learn_weights(signals, improvements, free):
+    """Fit improvements by signals: ridge, pulled to equal weights of at least 0.
+
+    Parameters
+    ----------
+    signals : ndarray of shape (n_signals, n_targets, n_sources)
+        z-scores per target.
+    improvements : ndarray of shape (n_targets, n_sources)
+        NaN where not measured.
+    free : ndarray of bool of shape (n_signals,)
+        Signals of which it is not known which sign is good; they are pulled to 0.
+
+    Returns
+    -------
+    weights : Weights
+        The strength is the one whose left-out targets have the highest correlation; of
+        equal ones, the largest.
+    """
+    measured = ~np.isnan(improvements)
+    informative = np.flatnonzero(
+        [
+            np.ptp(row[known]) > 0 if known.any() else False
+            for row, known in zip(improvements, measured)
+        ]
+    )
+    y = zscore(improvements)
+    scores, left_out = [], []
+    for strength in STRENGTHS:
+        predicted = np.full(y.shape, np.nan)
+        for i in informative:
+            others = informative[informative != i]
+            w = _fit(signals, y, measured, others, free, strength)
+            predicted[i] = np.tensordot(w, signals[:, i], 1)
+        left_out.append(predicted)
+        scores.append(_score(improvements[informative], predicted[informative]))
+    scores = np.round(scores, 6)
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
+    values = _fit(signals, y, measured, informative, free, STRENGTHS[best])
+    rows = np.zeros(y.shape, dtype=bool)
+    rows[informative] = measured[informative]
+    residual = (y - left_out[best])[rows]
+    noise = float(np.sqrt(np.mean(residual**2))) if len(residual) else 1.0
+    A = signals[:, rows].T
+    pull = min(STRENGTHS[best], 1e6) * max(1, len(A))
+    covariance = noise**2 * np.linalg.inv(A.T @ A + pull * np.eye(len(values)))
+    return Weights(values, STRENGTHS[best], scores, noise, covariance)
+
+
+def equal_weights(free):
+    """1 for each signal whose sign is known, and 0 for the others."""
+    return np.where(free, 0.0, 1.0)
+
+
+def _fit(signals, y, measured, targets, free, strength):
+    """Weights by the improvements on some targets."""
+    equal = equal_weights(free)
+    rows = np.zeros(y.shape, dtype=bool)
+    rows[targets] = measured[targets]
+    A, b = signals[:, rows].T, y[rows]
+    together = A @ equal
+    # At least a trace of the equal weights: to rank by, where nothing correlates.
+    centre = max(together @ b / max(together @ together, 1e-12), 1e-3) * equal
+    if np.isinf(strength) or not len(b):
+        return centre
+    root = np.sqrt(strength * len(b))
+    low = np.where(free, -np.inf, 0.0)
+    return lsq_linear(
+        np.vstack([A, root * np.eye(len(equal))]),
+        np.concatenate([b, root * centre]),
+        bounds=(low, np.inf),
+    ).x
+
+
+def _score(improvements, predicted):
+    """Mean Spearman correlation, 0 of a target for which all is predicted equal."""
+    told = np.ptp(predicted, axis=1) > 0
+    if not told.any():
+        return 0.0
+    return spearman_score(improvements[told], predicted[told]) * told.mean()
+
+
+def prior_of(improvements, *, nested=False):
+    """Mean z-scored improvement of each source, shrunk by how often it was measured.
+
+    Parameters
+    ----------
+    improvements : ndarray of shape (n_targets, n_sources)
+        NaN where not measured.
+    nested : bool
+        Return one row per target, (n_targets, n_sources), each without that target.
+
+    Returns
+    -------
+    prior : ndarray of shape (n_sources,)
+        0, the mean, for a source that was never measured.
+    """
+    z, known = zscore(improvements), ~np.isnan(improvements)
+    total, count = np.where(known, z, 0.0).sum(axis=0), known.sum(axis=0)
+    if nested:
+        total, count = total - np.where(known, z, 0.0), count - known
+    return total / (count + 1)

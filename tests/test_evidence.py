@@ -1,0 +1,424 @@
+"""EvidenceSelector: its weights, its signals, how sure it is, what it refuses."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pytest
+from conftest import run_without_torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import norm, spearmanr
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, LeaveOneOut
+
+from sklearn_p2l import (
+    DatasetEmbedder,
+    EvidenceSelector,
+    FineTuner,
+    NetworkClassifier,
+    Source,
+    SourceCatalog,
+    SourceSelector,
+    Task,
+    networks,
+    transferability,
+)
+from sklearn_p2l.datasets import load_small_tasks, load_transfer_results
+from sklearn_p2l.evaluation import evaluate_selectors
+from sklearn_p2l.selection import _opened, _weights
+from sklearn_p2l.selection._weights import learn_weights, prior_of
+
+SIGNED = np.zeros(3, dtype=bool)
+
+
+def planted(rng, weights, noise, n_targets=12, n_sources=10):
+    """Signals as z-scores, and improvements that are their weighted sum plus noise."""
+    shape = len(weights), n_targets, n_sources
+    z = rng.normal(size=shape)
+    z = (z - z.mean(axis=2, keepdims=True)) / z.std(axis=2, keepdims=True)
+    y = np.tensordot(weights, z, 1)
+    return z, y + noise * rng.normal(size=y.shape)
+
+
+# -- weights -------------------------------------------------------------------------
+
+
+def test_planted_weights_are_found(rng):
+    z, y = planted(rng, [3.0, 1.0, 0.0], 0.3, n_targets=40)
+    learned = learn_weights(z, y, SIGNED)
+    ratio = learned.values / learned.values[0]
+    assert_allclose(ratio, [1, 1 / 3, 0], atol=0.08)
+    assert learned.strength < 1 and learned.noise < 0.2
+
+
+def test_few_or_no_information_gives_equal_weights(rng):
+    z, y = planted(rng, [1.0, 1.0, 1.0], 1.0, n_targets=3, n_sources=6)
+    few = learn_weights(z, y, SIGNED).values
+    assert few.min() > 0.3 * few.max() > 0
+    for y in (np.full((3, 6), np.nan), np.ones((3, 6))):
+        nothing = learn_weights(z, y, SIGNED)
+        assert np.isinf(nothing.strength) and nothing.values[0] > 0
+        assert_array_equal(nothing.values, nothing.values[0])
+
+
+def test_ridge_is_its_closed_form(rng):
+    z, y = planted(rng, [2.0, 1.0, 0.5], 0.5)
+    b = ((y - y.mean(axis=1)[:, None]) / y.std(axis=1)[:, None]).ravel()
+    A = z.reshape(3, -1).T
+    centre = (A.sum(axis=1) @ b) / (A.sum(axis=1) @ A.sum(axis=1))
+    pull = 0.5 * len(b)
+    expected = np.linalg.solve(A.T @ A + pull * np.eye(3), A.T @ b + pull * centre)
+    everything = np.ones(y.shape, dtype=bool), np.arange(len(y))
+    got = _weights._fit(z, b.reshape(y.shape), *everything, SIGNED, 0.5)
+    assert expected.min() > 0
+    assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_weights_are_not_negative_unless_the_sign_is_unknown(rng):
+    z, y = planted(rng, [2.0, -1.0, 0.0], 0.3, n_targets=30)
+    assert learn_weights(z, y, SIGNED).values[1] == pytest.approx(0, abs=1e-6)
+    free = np.array([False, True, False])
+    assert learn_weights(z, y, free).values[1] < -0.2
+
+
+def test_units_and_order_of_targets_and_sources_do_not_matter(rng):
+    z, y = planted(rng, [2.0, 1.0, 0.0], 1.0)
+    y[rng.random(y.shape) < 0.2] = np.nan
+    expected = learn_weights(z, y, SIGNED)
+    targets, sources = rng.permutation(12), rng.permutation(10)
+    scale = rng.uniform(0.1, 10, size=(12, 1))
+    y = scale * y + rng.normal(size=(12, 1))
+    got = learn_weights(z[:, targets][:, :, sources], y[targets][:, sources], SIGNED)
+    assert_allclose(got.values, expected.values, rtol=1e-4)
+    assert got.strength == expected.strength
+
+
+def test_prior_without_the_target_itself(rng):
+    y = rng.normal(size=(6, 4))
+    y[rng.random(y.shape) < 0.3] = np.nan
+    y[:, 3] = np.nan
+    nested = prior_of(y, nested=True)
+    for i in range(6):
+        assert_allclose(nested[i], prior_of(np.delete(y, i, axis=0)), atol=1e-9)
+    assert (nested[:, 3] == 0).all() and prior_of(y)[3] == 0
+    z = (y - np.nanmean(y, axis=1)[:, None]) / np.nanstd(y, axis=1)[:, None]
+    count = (~np.isnan(y)).sum(axis=0)
+    assert_allclose(prior_of(y), np.nansum(z, axis=0) / (count + 1), atol=1e-9)
+
+
+# -- signals -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results():
+    return load_transfer_results()
+
+
+def test_two_signals_are_equation_2(results):
+    """With weights 1 and -k, of size and divergence."""
+    vectors = np.asarray(results.vectors)
+    two = SourceSelector(results.sources, k=-2.5).fit(results.vectors)
+    selector = EvidenceSelector(
+        results.sources, signals=["size", "kl"], weights={"size": 1, "kl": 2.5}
+    ).fit(results.vectors)
+    assert_allclose(
+        selector.decision_function(vectors), two.decision_function(vectors), atol=1e-8
+    )
+    assert_array_equal(selector.predict(vectors), two.predict(vectors))
+    assert_array_equal(selector.predict_top(vectors, 2), two.predict_top(vectors, 2))
+
+
+def test_columns_of_the_catalog_are_signals(rng):
+    zoo = SourceCatalog(
+        [
+            Source(f"s{j}", size=10, columns={"depth": float(j) if j != 2 else np.nan})
+            for j in range(6)
+        ]
+    )
+    y = -np.arange(6) + 0.1 * rng.normal(size=(8, 6))
+    vectors = np.zeros((8, 1))
+    selector = EvidenceSelector(zoo, signals=["depth"]).fit(vectors, y)
+    assert selector.weights_["depth"] < 0
+    ranking = [name for name in selector.predict(vectors[:1])[0] if name != "s2"]
+    assert ranking == ["s0", "s1", "s3", "s4", "s5"]
+    equal = EvidenceSelector(zoo, signals=["depth"], weights="equal").fit(vectors)
+    assert equal.weights_ == {"depth": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """Digits and a photograph's patches, as three small tasks."""
+    loaded = load_small_tasks()
+    targets = loaded.training_targets
+    return [
+        Task(task.X[:60], np.asarray(task.y)[:60]) for task in [*targets.values()][:3]
+    ]
+
+
+@pytest.fixture
+def forget(monkeypatch):
+    """Scores of networks that were opened before are not remembered."""
+    monkeypatch.setattr(_opened, "_kept", type(_opened._kept)())
+
+
+@pytest.fixture
+def opened(monkeypatch, forget):
+    """Names of the sources whose networks are opened."""
+    names, open_ = [], _opened._open
+
+    def spied(networks, source, image_size):
+        names.append(source.name)
+        return open_(networks, source, image_size)
+
+    monkeypatch.setattr(_opened, "_open", spied)
+    return names
+
+
+@pytest.mark.parametrize("name", ["logme", "probe", "knn", "h_score"])
+def test_signals_of_a_sources_own_network(zoo, tasks, forget, name):
+    selector = EvidenceSelector(zoo, signals=[name], weights="equal").fit(tasks)
+    raw = np.empty((3, 2))
+    for j, source in enumerate(zoo):
+        network = networks.open_network(source.checkpoint, weights=None)
+        for i, task in enumerate(tasks):
+            batches = network.read(task.X, 8)
+            features = networks.extract_features(
+                network,
+                batches,
+                precision="auto",
+                device=networks.choose_device("cpu"),
+            )
+            score = getattr(
+                transferability, f"{name}_score".replace("score_score", "score")
+            )
+            raw[i, j] = score(np.concatenate(list(features)), task.y)
+    expected = np.sign(raw - raw.mean(axis=1, keepdims=True))  # z of two sources
+    assert_allclose(selector.decision_function(tasks), expected, atol=1e-6)
+
+
+def test_each_network_is_opened_once(zoo, tasks, opened, tmp_path):
+    selector = EvidenceSelector(
+        zoo, signals=["logme", "probe"], weights="equal", memory=str(tmp_path)
+    )
+    E = selector.fit(tasks).decision_function(tasks)
+    assert sorted(opened) == sorted(zoo.names)
+    assert_array_equal(clone(selector).fit(tasks).decision_function(tasks), E)
+    assert len(opened) == 2  # scores are remembered
+    _opened._kept.clear()
+    other = clone(selector).set_params(signals=["knn"])
+    other.fit(tasks).decision_function(tasks)
+    assert len(opened) == 2  # and features are in memory
+
+
+def test_several_sources_at_a_time(zoo, tasks, forget):
+    selector = EvidenceSelector(zoo, signals=["logme", "knn"], weights="equal")
+    expected = selector.fit(tasks).decision_function(tasks)
+    _opened._kept.clear()
+    got = clone(selector).set_params(n_jobs=2).fit(tasks).decision_function(tasks)
+    assert_allclose(got, expected, atol=1e-4)
+
+
+def test_only_the_first_are_opened(zoo, tasks, opened):
+    sizes = {"a": 10, "b": 500, "c": 30, "d": 400}
+    checkpoints = [zoo[0].checkpoint, zoo[1].checkpoint] * 2
+    four = SourceCatalog(
+        [
+            Source(name, size=size, checkpoint=checkpoint)
+            for (name, size), checkpoint in zip(sizes.items(), checkpoints)
+        ]
+    )
+    selector = EvidenceSelector(
+        four, signals=["size", "knn"], weights={"size": 0.01, "knn": 1.0}, n_opened=2
+    ).fit(tasks)
+    ranking = selector.predict(tasks)
+    assert set(opened) == {"b", "d"}
+    for row in ranking:
+        assert set(row[:2]) == {"b", "d"} and row[2:].tolist() == ["c", "a"]
+    terms = selector.decision_terms(tasks)
+    assert set(terms) == {"size", "knn", "unopened"}
+    assert (terms["unopened"][:, [1, 3]] == 0).all()
+    assert_allclose(sum(terms.values()), selector.decision_function(tasks))
+
+
+def test_auto_takes_what_is_at_hand(zoo, tasks, results):
+    y = np.array([[0.1, 0.2], [0.3, 0.1], [0.0, 0.1]])
+    assert EvidenceSelector(zoo).fit(tasks).signals_ == [
+        "size",
+        "logme",
+        "probe",
+        "knn",
+    ]
+    with_y = EvidenceSelector(zoo).fit(tasks, y)
+    assert with_y.signals_ == ["size", "prior", "logme", "probe", "knn"]
+    assert EvidenceSelector(zoo).fit([task.X for task in tasks]).signals_ == ["size"]
+    of_vectors = EvidenceSelector(results.sources).fit(results.vectors)
+    assert of_vectors.signals_ == ["size", "kl"]
+    embedder = DatasetEmbedder(
+        "small_resnet", weights=None, image_size=16, random_state=0
+    )
+    embedded = EvidenceSelector(zoo, embedder=embedder, signals=["kl", "size"])
+    E = embedded.fit([task.X for task in tasks]).decision_function(tasks)
+    vectors = embedder.fit_transform(tasks)
+    by_vectors = EvidenceSelector(zoo, signals=["kl", "size"]).fit(vectors)
+    assert_allclose(E, by_vectors.decision_function(vectors))
+
+
+# -- how sure ------------------------------------------------------------------------
+
+
+def sure(rng, n_targets=30):
+    """A selector of two sources whose improvements are their sizes plus noise."""
+    zoo = SourceCatalog.from_arrays(None, sizes=[10, 1000], names=["small", "large"])
+    X = np.zeros((n_targets, 1))
+    y = np.array([0.0, 1.0]) + rng.normal(scale=2.0, size=(n_targets, 2))
+    return EvidenceSelector(zoo, signals=["size"]).fit(X, y), y
+
+
+def test_chances_and_regret_are_those_of_the_normal_distribution(rng):
+    selector, y = sure(rng)
+    E = selector.decision_function([[0.0]])[0]
+    selector._covariance = 1e-12 * np.eye(1)
+    difference, sd = E[1] - E[0], selector.noise_ * np.sqrt(2)
+    P = selector.predict_proba([[0.0]])[0]
+    assert P.sum() == pytest.approx(1)
+    assert P[1] == pytest.approx(norm.cdf(difference / sd), abs=0.02)
+    u = difference / sd
+    expected = sd * (norm.pdf(u) - u * norm.cdf(-u)) * y.std(axis=1).mean()
+    regret = selector.expected_regret([[0.0]])[0]
+    assert regret[1] == pytest.approx(expected, rel=0.1)
+    gain = difference * y.std(axis=1).mean()
+    assert regret[0] - regret[1] == pytest.approx(gain, rel=0.02)
+
+
+def test_chances_come_true(rng):
+    """In a world that is as the model supposes, on targets that it has not seen."""
+    n, names = 5, list("abcde")
+    quality = rng.normal(size=n)
+    zoo = SourceCatalog.from_arrays(None, sizes=np.exp(quality) * 1e4, names=names)
+    y = quality + rng.normal(scale=1.0, size=(300, n))
+    selector = EvidenceSelector(zoo, signals=["size"]).fit(np.zeros((100, 1)), y[:100])
+    P = selector.predict_proba(np.zeros((1, 1)))[0]
+    shares = np.bincount(y[100:].argmax(axis=1), minlength=n) / 200
+    assert_allclose(P, shares, atol=0.1)
+    assert spearmanr(P, quality).statistic > 0.8
+
+
+def test_how_sure_needs_learned_weights(results):
+    selector = EvidenceSelector(results.sources, signals=["size"], weights="equal")
+    assert not hasattr(selector.fit(results.vectors), "predict_proba")
+    selector = EvidenceSelector(results.sources, signals=["size"]).fit(results.vectors)
+    with pytest.raises(ValueError, match="measured improvements, got none; pass y"):
+        selector.predict_proba(results.vectors)
+
+
+# -- among scikit-learn's tools ------------------------------------------------------
+
+
+def test_search_and_evaluation(results):
+    pd = pytest.importorskip("pandas")
+    y = pd.DataFrame(results.improvements, columns=results.sources.names)
+    search = GridSearchCV(
+        EvidenceSelector(results.sources),
+        {"signals": [["size"], ["size", "prior", "kl"]]},
+        cv=LeaveOneOut(),
+        error_score="raise",
+    ).fit(results.vectors, y)
+    assert search.best_params_["signals"] in (["size"], ["size", "prior", "kl"])
+    judged = evaluate_selectors(
+        {"evidence": EvidenceSelector(results.sources), "size": search.best_estimator_},
+        results.vectors,
+        y,
+    )
+    assert judged.targets["spearman"].notna().all()
+
+
+def test_persistence_and_grown_catalogs(results, tmp_path):
+    selector = EvidenceSelector(results.sources)
+    selector.fit(results.vectors, results.improvements)
+    joblib.dump(selector, tmp_path / "selector.joblib")
+    loaded = joblib.load(tmp_path / "selector.joblib")
+    expected = selector.decision_function(results.vectors)
+    assert_array_equal(loaded.decision_function(results.vectors), expected)
+    first = results.sources[0]
+    grown = results.sources.append(Source("new", size=500, embedding=first.embedding))
+    other = selector.with_sources(grown)
+    assert other.prior_[-1] == 0 and len(selector.prior_) == len(results.sources)
+    assert other.predict(results.vectors).shape[1] == len(grown)
+    same = selector.with_sources(results.sources)
+    assert_array_equal(same.decision_function(results.vectors), expected)
+    assert pickle.loads(pickle.dumps(other)).weights_ == selector.weights_
+
+
+def test_ranks_without_torch(tmp_path, results):
+    selector = EvidenceSelector(results.sources)
+    selector.fit(results.vectors, results.improvements)
+    joblib.dump((selector, np.asarray(results.vectors)), tmp_path / "s.joblib")
+    run = run_without_torch(
+        """
+        import joblib, sys
+        selector, vectors = joblib.load(sys.argv[1])
+        print(*selector.predict(vectors)[:, 0])
+        print(selector.predict_proba(vectors).sum(axis=1).round(6).min())
+        """,
+        tmp_path / "s.joblib",
+    )
+    assert run.returncode == 0, run.stderr
+    picks, total = run.stdout.splitlines()
+    assert picks.split() == selector.predict(results.vectors)[:, 0].tolist()
+    assert float(total) == 1
+
+
+def test_a_tuner_that_ranks_by_evidence(zoo, tasks):
+    classifier = NetworkClassifier(image_size=16, epochs=2, random_state=0)
+    selector = EvidenceSelector(zoo, signals=["probe", "logme"])
+    tuner = FineTuner(selector, zoo, classifier).fit(tasks[0])
+    assert tuner.source_ == selector.fit(tasks[:1]).predict(tasks[:1])[0, 0]
+
+
+# -- what is refused -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        (dict(signals=["logme"]), "'logme' needs the checkpoints of all sources"),
+        (dict(signals=["prior"]), "'prior' needs measured improvements: pass y"),
+        (dict(signals=["size", "speed"]), "signals must be some of .*got 'speed'"),
+        (dict(signals=["size", "size"]), "different names"),
+        (dict(signals=[]), "different names, at least one"),
+        (dict(signals=["size"], weights={"kl": 1}), "of signals in use, .*got \\['kl'"),
+        (dict(signals=["size"], weights={"size": np.nan}), "finite numbers, got nan"),
+    ],
+)
+def test_what_a_signal_lacks_is_told(results, settings, told):
+    with pytest.raises(ValueError, match=told):
+        EvidenceSelector(results.sources, **settings).fit(results.vectors)
+
+
+def test_targets_of_the_wrong_kind_are_refused(zoo, tasks, results):
+    with pytest.raises(ValueError, match="needs targets with labels: pass Tasks"):
+        EvidenceSelector(zoo, signals=["probe"]).fit([task.X for task in tasks])
+    with pytest.raises(ValueError, match="pass an embedder, or vectors as X"):
+        EvidenceSelector(zoo, signals=["kl"]).fit(tasks)
+    with pytest.raises(ValueError, match=r"pass \[task\] for a single one"):
+        EvidenceSelector(zoo, signals=["probe"]).fit(tasks[0])
+    with pytest.raises(ValueError, match="same reference network"):
+        EvidenceSelector(zoo, signals=["kl"]).fit(results.vectors)
+    embedder = DatasetEmbedder(
+        "small_resnet", weights=None, image_size=16, random_state=1
+    )
+    with pytest.raises(ValueError, match="same reference network"):
+        EvidenceSelector(zoo, embedder=embedder, signals=["kl"]).fit(tasks)
+    selector = EvidenceSelector(zoo, signals=["probe"]).fit(tasks)
+    with pytest.raises(ValueError, match="needs targets with labels"):
+        selector.predict([tasks[0].X])
+    with pytest.raises(ValueError, match="one row per target"):
+        EvidenceSelector(zoo, signals=["size"]).fit(tasks, np.ones((2, 2)))
+
+
+def test_a_broken_source_is_named(zoo, tasks, tmp_path, forget):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"nothing")
+    broken = zoo.append(Source("broken", size=3, checkpoint=path))
+    with pytest.raises(ValueError, match="source 'broken': .*safetensors"):
+        EvidenceSelector(broken, signals=["probe"]).fit(tasks).predict(tasks)
