@@ -7,7 +7,7 @@ lives, so that folds of a cross-validation do not compute them again.
 
 import os
 from collections import OrderedDict
-from functools import partial
+from functools import lru_cache, partial
 
 import joblib
 import numpy as np
@@ -119,8 +119,15 @@ def _start_of(source):
     """What decides about the features of a source: its architecture and weights."""
     checkpoint = source.checkpoint
     if os.path.isfile(checkpoint):
-        checkpoint = hash_file(checkpoint)
+        status = os.stat(checkpoint)
+        checkpoint = _hash(checkpoint, status.st_size, status.st_mtime_ns)
     return source.architecture, checkpoint
+
+
+@lru_cache(maxsize=10_000)
+def _hash(path, size, time_of_change):
+    """Hash a file, once as long as it stays the same."""
+    return hash_file(path)
 
 
 def _recall(key, names):
@@ -164,9 +171,9 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
                     F = features(X)
                 else:
                     F = look_up(content, settings, compute=partial(features, X))
+                rows.append({name: SCORES[name](F, y) for name in names})
             except (OSError, ValueError) as error:
                 raise type(error)(f"source {source.name!r}: {error}") from error
-            rows.append({name: SCORES[name](F, y) for name in names})
     return rows
 
 
