@@ -281,6 +281,7 @@ def test_chances_and_regret_are_those_of_the_normal_distribution(rng):
     difference, sd = E[1] - E[0], selector.noise_ * np.sqrt(2)
     P = selector.predict_proba([[0.0]])[0]
     assert P.sum() == pytest.approx(1)
+    assert_array_equal(selector.predict_proba([[1.0], [0.0]])[1], P)
     assert P[1] == pytest.approx(norm.cdf(difference / sd), abs=0.02)
     u = difference / sd
     expected = sd * (norm.pdf(u) - u * norm.cdf(-u)) * y.std(axis=1).mean()

@@ -8,6 +8,7 @@ others. Writes PUBLIC.md.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import DATA
 
 from sklearn_p2l.selection._ranker import zscore
-from sklearn_p2l.selection._weights import learn_weights, prior_of
+from sklearn_p2l.selection._weights import draw_improvements, learn_weights, prior_of
 
 HERE = Path(__file__).parent
 PUBLIC = DATA / "groundtruth" / "public"
@@ -115,6 +116,7 @@ def left_out(performances, signals):
     measured = ~np.isnan(performances)
     z = {name: zscore(np.where(measured, s, np.nan)) for name, s in signals.items()}
     E = {**z, "prior": np.empty_like(performances)}
+    chances = np.full_like(performances, np.nan)
     for how in ("learned", "equal", *(LEARNERS if signals else ())):
         E[f"all, {how}"] = np.empty_like(performances)
     for i in range(n):
@@ -126,15 +128,23 @@ def left_out(performances, signals):
         own = np.where(measured[i], prior, np.nan)[np.newaxis]
         test = np.array([*(s[i] for s in z.values()), zscore(own)[0]])
         free = np.zeros(len(test), dtype=bool)
-        weights = learn_weights(training, performances[others], free).values
-        E["all, learned"][i] = weights @ test
+        weights = learn_weights(training, performances[others], free)
+        E["all, learned"][i] = weights.values @ test
+        draws = draw_improvements(
+            weights.values,
+            weights.covariance,
+            weights.noise,
+            test[:, measured[i]],
+        )
+        best = np.bincount(draws.argmax(axis=1), minlength=draws.shape[1])
+        chances[i, measured[i]] = best / len(draws)
         E["all, equal"][i] = test.sum(axis=0)
         if signals:
             rows = measured[others]
             A, b = training[:, rows].T, zscore(performances[others])[rows]
             for how, learner in LEARNERS.items():
                 E[f"all, {how}"][i] = learner.fit(A, b).predict(test.T)
-    return E
+    return E, chances
 
 
 def correlations(performances, E):
@@ -148,14 +158,36 @@ def correlations(performances, E):
 
 
 def main():
-    rows = []
+    rows, tables = [], []
     for matrix, load in MATRICES.items():
         performances, signals = load()
-        for ranker, E in left_out(performances, signals).items():
+        rankings, chances = left_out(performances, signals)
+        tables.append(reliability(matrix, performances, chances))
+        for ranker, E in rankings.items():
             for i, rho in enumerate(correlations(performances, E)):
                 rows.append(dict(matrix=matrix, ranker=ranker, target=i, spearman=rho))
     frame = pd.DataFrame(rows)
-    (HERE / "PUBLIC.md").write_text(report(frame), encoding="utf-8")
+    (HERE / "PUBLIC.md").write_text(
+        report(frame) + RELIABILITY + "".join(tables), encoding="utf-8"
+    )
+
+
+def reliability(matrix, performances, chances):
+    """Rows of a table: of all sources with such a chance, how many were the best."""
+    known = ~np.isnan(chances)
+    best = performances == np.nanmax(performances, axis=1, keepdims=True)
+    was_best = (best / best.sum(axis=1, keepdims=True))[known]
+    P, lines, error = chances[known], "", 0.0
+    for low, high in pairwise(BINS):
+        within = (low <= P) & (P < high)
+        if within.any():
+            expected, share = P[within].mean(), was_best[within].mean()
+            error += within.mean() * abs(expected - share)
+            lines += (
+                f"| {matrix} | {low:g} to {min(high, 1):g} | {within.sum()} "
+                f"| {expected:.3f} | {share:.3f} |\n"
+            )
+    return lines + f"| {matrix} | expected calibration error | | {error:.3f} | |\n"
 
 
 def report(frame):
@@ -184,6 +216,16 @@ def interval(differences, n_draws=10_000):
     return np.quantile(differences[rows].mean(axis=1), [0.025, 0.975])
 
 
+BINS = (0, 0.05, 0.1, 0.2, 0.4, 1.01)
+RELIABILITY = """
+## How sure: does it come true?
+
+Of all pairs of a left-out target and a source, by the chance of being the best that
+`predict_proba` computes: that chance in the mean, and the share that was the best.
+
+| matrix | chance | pairs | mean chance | was best |
+|---|---|---|---|---|
+"""
 TEXT = """# Learned weights on transfer that others have measured
 
 What `python benchmarks/transfer/public.py` gives on published matrices, which are not

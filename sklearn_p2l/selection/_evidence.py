@@ -26,10 +26,12 @@ from sklearn_p2l.selection._signals import (
     lacking,
     values_of,
 )
-from sklearn_p2l.selection._weights import equal_weights, learn_weights, prior_of
-
-# Draws of improvements that the chance of being best is counted in.
-_N_DRAWS = 10_000
+from sklearn_p2l.selection._weights import (
+    draw_improvements,
+    equal_weights,
+    learn_weights,
+    prior_of,
+)
 
 
 def _learned(selector):
@@ -387,9 +389,13 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             Rows sum to 1: the share of draws of the weights and of what they leave
             unexplained, in which the source's improvement is the largest.
         """
-        draws = self._draws(X)  # (n_draws, n_targets, n_sources)
-        best = draws.argmax(axis=2)
-        return np.array([(best == j).mean(axis=0) for j in range(draws.shape[2])]).T
+        check_is_fitted(self)
+        n_sources = len(self.sources_)
+        counts = [
+            np.bincount(draws.argmax(axis=1), minlength=n_sources)
+            for draws in self._draws(X)
+        ]
+        return np.array(counts) / np.sum(counts, axis=1, keepdims=True)
 
     @available_if(_learned)
     def expected_regret(self, X):
@@ -406,28 +412,24 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         regret : ndarray of shape (n_targets, n_sources)
             At least 0, in the unit of the improvements that were measured.
         """
-        draws = self._draws(X)
-        return (draws.max(axis=2, keepdims=True) - draws).mean(axis=0) * self.spread_
+        check_is_fitted(self)
+        behind = [
+            (draws.max(axis=1, keepdims=True) - draws).mean(axis=0)
+            for draws in self._draws(X)
+        ]
+        return np.array(behind) * self.spread_
 
     def _draws(self, X):
-        """Draws of z-scored improvements, (n_draws, n_targets, n_sources)."""
-        check_is_fitted(self)
+        """Draws of z-scored improvements, (n_draws, n_sources), target by target."""
         if not hasattr(self, "noise_"):
             raise ValueError(
                 "how sure a ranking is can be told only where fit was given measured "
                 "improvements, got none; pass y to fit."
             )
         z, _ = self._standardised(self._check_targets(X))
-        z = np.array(list(z.values()))
-        rng, n_sources = np.random.default_rng(0), z.shape[2]
-        weights = rng.multivariate_normal(
-            list(self.weights_.values()),
-            self._covariance,
-            _N_DRAWS,
-            method="cholesky",
-        )
-        noise = rng.normal(scale=self.noise_, size=(_N_DRAWS, 1, n_sources))
-        return np.tensordot(weights, z, 1) + noise
+        weights = list(self.weights_.values())
+        for signals in np.array(list(z.values())).swapaxes(0, 1):
+            yield draw_improvements(weights, self._covariance, self.noise_, signals)
 
     def with_sources(self, sources):
         """Return a fitted selector for other sources, with the weights learned here.

@@ -16,6 +16,9 @@ from sklearn_p2l.selection._ranker import zscore
 # measured improvements; inf are equal weights.
 STRENGTHS = (*np.logspace(-2, 2, 9), np.inf)
 
+# Draws of improvements that the chance of being best is counted in.
+_N_DRAWS = 10_000
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -79,6 +82,26 @@ def learn_weights(signals, improvements, free):
     pull = min(STRENGTHS[best], 1e6) * max(1, len(A))
     covariance = noise**2 * np.linalg.inv(A.T @ A + pull * np.eye(len(values)))
     return Weights(values, STRENGTHS[best], scores, noise, covariance)
+
+
+def draw_improvements(weights, covariance, noise, signals):
+    """Draw z-scored improvements of the sources of one target, given their signals.
+
+    Parameters
+    ----------
+    weights, covariance, noise
+        As in `Weights`.
+    signals : ndarray of shape (n_signals, n_sources)
+        z-scores.
+
+    Returns
+    -------
+    draws : ndarray of shape (n_draws, n_sources)
+        The same for the same input.
+    """
+    rng = np.random.default_rng(0)
+    drawn = rng.multivariate_normal(weights, covariance, _N_DRAWS, method="cholesky")
+    return drawn @ signals + rng.normal(scale=noise, size=(_N_DRAWS, signals.shape[1]))
 
 
 def equal_weights(free):
