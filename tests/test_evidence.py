@@ -350,6 +350,49 @@ def test_persistence_and_grown_catalogs(results, tmp_path):
     assert pickle.loads(pickle.dumps(other)).weights_ == selector.weights_
 
 
+def test_folds_of_an_evaluation_share_what_they_computed(zoo, tasks, opened):
+    """The first fold sees all targets: in fit, and the one that it judges."""
+    pd = pytest.importorskip("pandas")
+    y = pd.DataFrame([[0.1, 0.2], [0.3, 0.1], [0.0, 0.1]], columns=zoo.names)
+    judged = evaluate_selectors(
+        {
+            "all": EvidenceSelector(zoo, signals=["knn", "prior"]),
+            "one": EvidenceSelector(zoo, signals=["knn"], weights="equal"),
+        },
+        tasks,
+        y,
+    )
+    assert judged.targets["pick"].isin(zoo.names).all()
+    assert sorted(opened) == sorted([*zoo.names, *zoo.names])
+
+
+def test_skops(results):
+    skops = pytest.importorskip("skops.io")
+    selector = EvidenceSelector(results.sources)
+    selector.fit(results.vectors, results.improvements)
+    data = skops.dumps(selector)
+    untrusted = skops.get_untrusted_types(data=data)
+    assert all(name.startswith("sklearn_p2l.") for name in untrusted)
+    loaded = skops.loads(data, trusted=untrusted)
+    assert_array_equal(
+        loaded.predict_proba(results.vectors), selector.predict_proba(results.vectors)
+    )
+
+
+def test_settings_of_the_embedder_are_searched(zoo, tasks):
+    embedder = DatasetEmbedder(
+        "small_resnet", weights=None, image_size=16, random_state=0
+    )
+    selector = EvidenceSelector(zoo, embedder=embedder, signals=["kl"])
+    grid = {"embedder__summary": ["mean"], "signals": [["kl"], ["size"]]}
+    y = np.array([[0.1, 0.2], [0.3, 0.1], [0.0, 0.1]])
+    search = GridSearchCV(selector, grid, cv=LeaveOneOut(), error_score="raise")
+    assert search.fit(tasks, y).best_estimator_.embedder_.summary == "mean"
+    median = selector.set_params(embedder__summary="median")
+    with pytest.raises(ValueError, match="same reference network"):  # as the catalog's
+        median.fit(tasks, y)
+
+
 def test_ranks_without_torch(tmp_path, results):
     selector = EvidenceSelector(results.sources)
     selector.fit(results.vectors, results.improvements)
