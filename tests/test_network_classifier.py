@@ -619,7 +619,7 @@ def test_vegetables_from_imagenet():
     train, test = order[:220], order[220:520]
     start = real_file("models", "squeezenet1_1.safetensors")
     tuner = NetworkClassifier(
-        "squeezenet1_1", weights=start, image_size=64, epochs=10, random_state=0
+        "squeezenet1_1", weights=start, image_size=64, epochs=7, random_state=0
     ).fit(X[train], y[train])
     assert tuner.score(X[test], y[test]) > 0.5
 

@@ -308,7 +308,7 @@ def test_splits():
 def test_a_planted_best_source_is_found(zoo, digits, tmp_path):
     """It was trained on the very task, and is ranked last."""
     classifier = NetworkClassifier(image_size=16, epochs=4, random_state=0)
-    known = clone(classifier).set_params(epochs=60).fit(digits.X_test, digits.y_test)
+    known = clone(classifier).set_params(epochs=30).fit(digits.X_test, digits.y_test)
     planted = known.to_source("planted", checkpoint=tmp_path / "planted.safetensors")
     sources = SourceCatalog([*(Source(s.name, checkpoint=s.checkpoint) for s in zoo)])
     sources = sources.append(planted)
