@@ -89,7 +89,32 @@ def logme_score(features, y):
     True
     """
     features, _, indicator = _checked(features, y)
-    return _logme(_decompose(features), indicator)
+    U, S = _decompose(features)
+    Y = indicator[:, _vary(indicator)]
+    n, Y = len(Y) - 1, Y - Y.mean(axis=0)
+    total = (Y**2).sum(axis=0)
+    energy = (U.T @ Y) ** 2  # (rank, n_outputs)
+    outside = np.maximum(total - energy.sum(axis=0), 0)
+    squares = S[:, None] ** 2
+    unit = np.log(np.mean(S**2)) if len(S) else 0.0
+
+    def evidence(log_ratio):
+        """Per label, of the ratio alpha / beta; the best beta is n / misfit."""
+        ratio = np.exp(unit + log_ratio)
+        misfit = outside + (energy * ratio / (squares + ratio)).sum(axis=0)
+        misfit = np.maximum(misfit, 1e-10 * total)
+        volume = np.log1p(squares / ratio).sum(axis=0)
+        return -(n * np.log(2 * np.pi * np.e * misfit / n) + volume) / 2
+
+    values = np.array([evidence(r) for r in _LOG_RATIOS])
+    best = np.clip(values.argmax(axis=0), 1, len(_LOG_RATIOS) - 2)
+    low, high = _LOG_RATIOS[best - 1], _LOG_RATIOS[best + 1]
+    for _ in range(40):  # golden sections, of all labels at once
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        keep_left = evidence(left) > evidence(right)
+        low, high = np.where(keep_left, low, left), np.where(keep_left, right, high)
+    peak = np.maximum(values.max(axis=0), evidence((low + high) / 2))
+    return float(np.mean(peak) / n)
 
 
 @validate_params(
@@ -231,12 +256,18 @@ def h_score(features, y):
     0.99
     """
     features, y, indicator = _checked(features, y)
-    if y.ndim == 2:
-        raise ValueError(
-            "y must hold one class per sample for h_score, got an indicator of several "
-            "labels; use logme_score."
-        )
-    return _h_score(features, _decompose(features), indicator)
+    _check_one_class_each(y, "h_score")
+    U, S = _decompose(features)
+    if not len(S):
+        return 0.0
+    n, d = features.shape
+    shrinkage = ledoit_wolf_shrinkage(features)
+    eigenvalues = S**2 / n
+    shrunk = (1 - shrinkage) * eigenvalues + shrinkage * eigenvalues.sum() / d
+    counts = indicator.sum(axis=0)
+    means = (indicator.T @ U) * S / counts[:, None]  # (n_classes, rank)
+    between = (counts / n) @ means**2
+    return float((1 - shrinkage) * (between / shrunk).sum())
 
 
 @validate_params(
@@ -282,13 +313,8 @@ def leep_score(probabilities, y):
     >>> leep_score([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], ["a", "a", "b"])
     0.0
     """
-    _, y, indicator = _checked(probabilities, y, name="probabilities")
-    theta = np.asarray(probabilities, dtype=np.float64)
-    if y.ndim == 2:
-        raise ValueError(
-            "y must hold one class per sample for leep_score, got an indicator of "
-            "several labels; use logme_score."
-        )
+    theta, y, indicator = _labelled(probabilities, y, name="probabilities")
+    _check_one_class_each(y, "leep_score")
     if theta.min() < 0 or not np.allclose(theta.sum(axis=1), 1, atol=1e-3):
         raise ValueError(
             "probabilities must be at least 0 and sum to 1 in every row; pass the "
@@ -303,17 +329,17 @@ def leep_score(probabilities, y):
     return float(np.minimum(np.log(likelihood), 0).mean())
 
 
-def _checked(features, y, *, name="features"):
-    """Features (n, d) and labels as arrays, and the indicator (n, n_outputs).
+def _checked(features, y):
+    """As `_labelled`; the largest feature is 1, so no square overflows or vanishes."""
+    features, y, indicator = _labelled(features, y, name="features")
+    return features / (np.abs(features).max() or 1.0), y, indicator
 
-    The largest feature is 1, so that no square overflows or vanishes.
-    """
-    features = check_array(
-        features, dtype=np.float64, input_name=name, ensure_min_samples=2
-    )
-    features = features / (np.abs(features).max() or 1.0)
+
+def _labelled(X, y, *, name):
+    """X (n, d) and labels as arrays, and the indicator (n, n_outputs)."""
+    X = check_array(X, dtype=np.float64, input_name=name, ensure_min_samples=2)
     y = np.asarray(y)
-    check_consistent_length(features, y)
+    check_consistent_length(X, y)
     if y.ndim == 2 and type_of_target(y) != "multilabel-indicator":
         raise ValueError(
             "y must hold one class per sample, or an indicator of 0 and 1, got shape "
@@ -323,11 +349,19 @@ def _checked(features, y, *, name="features"):
         classes, index = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must have at least two classes, got {classes}.")
-        return features, y, np.eye(len(classes))[index]
+        return X, y, np.eye(len(classes))[index]
     indicator = y.astype(np.float64)
     if not _vary(indicator).any():
         raise ValueError("y must have a label that some samples have and others not.")
-    return features, y, indicator
+    return X, y, indicator
+
+
+def _check_one_class_each(y, name):
+    if y.ndim == 2:
+        raise ValueError(
+            f"y must hold one class per sample for {name}, got an indicator of several "
+            "labels; use logme_score."
+        )
 
 
 def _vary(indicator):
@@ -339,50 +373,6 @@ def _decompose(features):
     U, S, _ = svd(features - features.mean(axis=0), full_matrices=False)
     there = S > 1e-12 * np.sqrt(features.size)  # round-off of features of size 1
     return U[:, there], S[there]
-
-
-def _logme(decomposed, indicator):
-    """Best log evidence per sample of centred labels, in the mean over labels."""
-    U, S = decomposed
-    Y = indicator[:, _vary(indicator)]
-    n, Y = len(Y) - 1, Y - Y.mean(axis=0)
-    total = (Y**2).sum(axis=0)
-    energy = (U.T @ Y) ** 2  # (rank, n_outputs)
-    outside = np.maximum(total - energy.sum(axis=0), 0)
-    squares = S[:, None] ** 2
-    unit = np.log(np.mean(S**2)) if len(S) else 0.0
-
-    def evidence(log_ratio):
-        """Per label, of the ratio alpha / beta; the best beta is n / misfit."""
-        ratio = np.exp(unit + log_ratio)
-        misfit = outside + (energy * ratio / (squares + ratio)).sum(axis=0)
-        misfit = np.maximum(misfit, 1e-10 * total)
-        volume = np.log1p(squares / ratio).sum(axis=0)
-        return -(n * np.log(2 * np.pi * np.e * misfit / n) + volume) / 2
-
-    values = np.array([evidence(r) for r in _LOG_RATIOS])
-    best = np.clip(values.argmax(axis=0), 1, len(_LOG_RATIOS) - 2)
-    low, high = _LOG_RATIOS[best - 1], _LOG_RATIOS[best + 1]
-    for _ in range(40):  # golden sections, of all labels at once
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        keep_left = evidence(left) > evidence(right)
-        low, high = np.where(keep_left, low, left), np.where(keep_left, right, high)
-    peak = np.maximum(values.max(axis=0), evidence((low + high) / 2))
-    return float(np.mean(peak) / n)
-
-
-def _h_score(features, decomposed, indicator):
-    U, S = decomposed
-    if not len(S):
-        return 0.0
-    n, d = features.shape
-    shrinkage = ledoit_wolf_shrinkage(features)
-    eigenvalues = S**2 / n
-    shrunk = (1 - shrinkage) * eigenvalues + shrinkage * eigenvalues.sum() / d
-    counts = indicator.sum(axis=0)
-    means = (indicator.T @ U) * S / counts[:, None]  # (n_classes, rank)
-    between = (counts / n) @ means**2
-    return float((1 - shrinkage) * (between / shrunk).sum())
 
 
 def _average_precision(indicator, scores):

@@ -68,8 +68,8 @@ def test_ridge_is_its_closed_form(rng):
     centre = (A.sum(axis=1) @ b) / (A.sum(axis=1) @ A.sum(axis=1))
     pull = 0.5 * len(b)
     expected = np.linalg.solve(A.T @ A + pull * np.eye(3), A.T @ b + pull * centre)
-    everything = np.ones(y.shape, dtype=bool), np.arange(len(y))
-    got = _weights._fit(z, b.reshape(y.shape), *everything, SIGNED, 0.5)
+    everything = np.ones(y.shape, dtype=bool)
+    got = _weights._fit(z, b.reshape(y.shape), everything, SIGNED, 0.5)
     assert expected.min() > 0
     assert_allclose(got, expected, rtol=1e-5)
 
@@ -174,8 +174,16 @@ def opened(monkeypatch, forget):
     return names
 
 
-@pytest.mark.parametrize("name", ["logme", "probe", "knn", "h_score"])
-def test_signals_of_a_sources_own_network(zoo, tasks, forget, name):
+@pytest.mark.parametrize(
+    "name, score",
+    [
+        ("logme", transferability.logme_score),
+        ("probe", transferability.probe_score),
+        ("knn", transferability.knn_score),
+        ("h_score", transferability.h_score),
+    ],
+)
+def test_signals_of_a_sources_own_network(zoo, tasks, forget, name, score):
     selector = EvidenceSelector(zoo, signals=[name], weights="equal").fit(tasks)
     raw = np.empty((3, 2))
     for j, source in enumerate(zoo):
@@ -187,9 +195,6 @@ def test_signals_of_a_sources_own_network(zoo, tasks, forget, name):
                 batches,
                 precision="auto",
                 device=networks.choose_device("cpu"),
-            )
-            score = getattr(
-                transferability, f"{name}_score".replace("score_score", "score")
             )
             raw[i, j] = score(np.concatenate(list(features)), task.y)
     expected = np.sign(raw - raw.mean(axis=1, keepdims=True))  # z of two sources

@@ -81,18 +81,18 @@ def jobs(folder):
     plain = {k: RECIPES[k] for k in ("default", "paper", "before")}
     at_224 = {k: RECIPES[k] for k in ("default", "closed-form probe")}
     plan = [
-        ("imagenet, 64 px", targets, RECIPES, SEEDS),
-        ("source, 32 px", judged, RECIPES, SEEDS),
-        ("random, 32 px", judged, plain, SEEDS),
-        ("imagenet, 64 px", judged[:5], CHANGES, SEEDS),
-        ("imagenet, 224 px", ["sign_digits", "trash", "clothing_b"], at_224, SEEDS),
-        ("random squeezenet, 64 px", judged[:3], plain, SEEDS),
+        ("imagenet, 64 px", targets, RECIPES),
+        ("source, 32 px", judged, RECIPES),
+        ("random, 32 px", judged, plain),
+        ("imagenet, 64 px", judged[:5], CHANGES),
+        ("imagenet, 224 px", ["sign_digits", "trash", "clothing_b"], at_224),
+        ("random squeezenet, 64 px", judged[:3], plain),
     ]
-    for start, names, recipes, seeds in plan:
+    for start, names, recipes in plan:
         for name in names:
             if not start.startswith("random"):
                 yield start, name, "probe", 0, starts[start]
-            for seed in seeds:
+            for seed in SEEDS:
                 for recipe, parameters in recipes.items():
                     yield start, name, recipe, seed, starts[start] | parameters
 

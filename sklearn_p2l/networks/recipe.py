@@ -117,7 +117,7 @@ class Optimizer:
             getattr(self, name).load_state_dict(value)
 
 
-def steps_per_epoch(n_samples: int, batch_size: int) -> int:
+def count_batches(n_samples: int, batch_size: int) -> int:
     """Number of equal batches of about `batch_size`, none of one sample.
 
     Batch normalisation cannot train on a single sample.

@@ -18,7 +18,7 @@ from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.devices import autocast, seeded
 from sklearn_p2l.networks.heads import is_linear, scaled_features, start_as_probe
 from sklearn_p2l.networks.loss import Loss
-from sklearn_p2l.networks.recipe import Optimizer, Recipe, steps_per_epoch
+from sklearn_p2l.networks.recipe import Optimizer, Recipe, count_batches
 from sklearn_p2l.networks.resuming import SavedRun
 
 # A loss below this multiple of that of the best constant answer has learned something.
@@ -125,9 +125,9 @@ def _descend(
     """Follow the gradients, epoch by epoch, from where a saved run had come to."""
     device, train = data.loss.device, not recipe.pretrained
     scaled = scaled_features(network, data.inputs, data.kept, train, device)
-    steps = steps_per_epoch(len(data.kept), recipe.batch_size)
+    n_batches = count_batches(len(data.kept), recipe.batch_size)
     with scaled if recipe.scale_features else nullcontext():
-        optimizer = Optimizer(network, recipe, steps, device)
+        optimizer = Optimizer(network, recipe, n_batches, device)
         saved.load(network, optimizer, best, run)
         try:
             for epoch in range(len(run.history) + 1, recipe.epochs + 1):
@@ -137,7 +137,7 @@ def _descend(
                 record = {"epoch": epoch, "learning_rate": optimizer.learning_rate}
                 _set_mode(network, recipe)
                 record["train_loss"] = _train_epoch(
-                    network, data, steps, optimizer, recipe
+                    network, data, n_batches, optimizer, recipe
                 )
                 if len(data.validation):
                     record |= _validate(network, data, recipe)

@@ -31,6 +31,7 @@ from sklearn_p2l.selection._weights import (
     equal_weights,
     learn_weights,
     prior_of,
+    shares_of_best,
 )
 
 
@@ -103,11 +104,16 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         The weight of each.
 
     strength_ : float
-        How strongly weights were pulled to equal ones; inf is all the way.
+        How strongly weights were pulled to equal ones; inf is all the way. Only if
+        weights were learned.
+
+    left_out_scores_ : ndarray of shape (n_strengths,)
+        Mean Spearman correlation of left-out targets for each strength that was tried,
+        from weak to inf. Only if weights were learned.
 
     prior_ : ndarray of shape (n_sources,)
         Mean z-scored improvement of each source on the training targets, shrunk by how
-        often it was measured; 0 for those that were not. Only with the signal "prior".
+        often it was measured; 0 for those that were not. Only if `fit` was given any.
 
     noise_ : float
         Standard deviation of z-scored improvements around what was predicted for
@@ -240,7 +246,10 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             If a signal is not known or lacks what it needs, or improvements do not fit
             sources and targets.
         """
-        for attribute in ("prior_", "strength_", "noise_", "spread_", "embedder_"):
+        for attribute in (
+            *("prior_", "strength_", "left_out_scores_", "noise_", "spread_"),
+            *("embedder_", "_covariance"),
+        ):
             vars(self).pop(attribute, None)
         self.sources_ = self.sources
         self.source_labels_ = np.array(self.sources.names)
@@ -250,13 +259,15 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         if y is not None:
             y = align_improvements(y, self.sources.names, X)
             self.prior_ = prior_of(y)
-        self.signals_ = self._choose_signals(self._known(self._as_targets(X)))
-        targets = self._check_targets(X)
+        targets = self._as_targets(X)
+        self.signals_ = self._choose_signals(self._known(targets))
+        targets = self._embedded(targets)
         free = np.array([not has_known_sign(name) for name in self.signals_])
         if y is None or self.weights != "learned":
             self.weights_ = self._given_weights(free)
             return self
-        values = self._signals(targets, opened=~np.isnan(y))
+        values = self._cheap_signals(targets)
+        values |= self._opened_signals(targets, opened=~np.isnan(y))
         if "prior" in values:
             values["prior"] = prior_of(y, nested=True)
         z = np.array([zscore(values[name]) for name in self.signals_])
@@ -326,30 +337,37 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         """Targets in the forms that the signals in use need."""
         targets = self._as_targets(X)
         _check_nothing_lacks(self.signals_, self._known(targets))
+        return self._embedded(targets)
+
+    def _embedded(self, targets):
+        """Targets with their vectors, where the signals in use need any."""
         if targets.vectors is None and set(self.signals_) & set(METRICS):
-            embedded = self.embedder_.transform(X)
+            embedded = self.embedder_.transform(targets.tasks)
             check_same_fingerprint(fingerprint_of(embedded), self.fingerprint_, "X")
             return replace(targets, vectors=np.asarray(embedded))
         return targets
 
-    def _signals(self, targets, *, opened):
-        """Values of the signals by name, each (n_targets, n_sources), higher better."""
+    def _cheap_signals(self, targets):
+        """Values of signals that open no network, by name, (n_targets, n_sources)."""
         known = self._known(targets)
-        values = {n: values_of(n, known) for n in self.signals_ if n not in SCORES}
-        scores = [name for name in self.signals_ if name in SCORES]
-        if scores:
-            values |= score_sources(
-                list(self.sources_),
-                targets.tasks,
-                scores,
-                opened,
-                image_size=self.image_size,
-                memory=self.memory,
-                device=self.device,
-                n_jobs=self.n_jobs,
-                verbose=self.verbose,
-            )
-        return values
+        return {n: values_of(n, known) for n in self.signals_ if n not in SCORES}
+
+    def _opened_signals(self, targets, *, opened):
+        """Values of the others by name, NaN where a source is not opened."""
+        names = [name for name in self.signals_ if name in SCORES]
+        if not names:
+            return {}
+        return score_sources(
+            list(self.sources_),
+            targets.tasks,
+            names,
+            opened,
+            image_size=self.image_size,
+            memory=self.memory,
+            device=self.device,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
 
     def _decision_terms(self, X):
         z, opened = self._standardised(X)
@@ -360,18 +378,17 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
 
     def _standardised(self, targets):
         """z-scores of the signals by name, and which sources were opened."""
+        z = {name: zscore(v) for name, v in self._cheap_signals(targets).items()}
         opened = np.ones((len(targets), len(self.sources_)), dtype=bool)
-        if self.n_opened is not None and self.n_opened < len(self.sources_):
-            cheap = [name for name in self.signals_ if name not in SCORES]
-            E = np.zeros(opened.shape)
-            for name in cheap:
-                values = values_of(name, self._known(targets))
-                E += self.weights_[name] * zscore(values)
-            opened = np.zeros(opened.shape, dtype=bool)
+        some_stay_closed = self.n_opened is not None and len(z) < len(self.signals_)
+        if some_stay_closed and self.n_opened < len(self.sources_):
+            weighed = (self.weights_[name] * values for name, values in z.items())
+            E = sum(weighed, np.zeros(opened.shape))
+            opened[:] = False
             np.put_along_axis(opened, self._order(E, self.n_opened), True, axis=1)
-            opened |= len(cheap) == len(self.signals_)
-        values = self._signals(targets, opened=opened)
-        return {name: zscore(values[name]) for name in self.signals_}, opened
+        scores = self._opened_signals(targets, opened=opened)
+        z |= {name: zscore(values) for name, values in scores.items()}
+        return {name: z[name] for name in self.signals_}, opened
 
     @available_if(_learned)
     def predict_proba(self, X):
@@ -390,12 +407,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             unexplained, in which the source's improvement is the largest.
         """
         check_is_fitted(self)
-        n_sources = len(self.sources_)
-        counts = [
-            np.bincount(draws.argmax(axis=1), minlength=n_sources)
-            for draws in self._draws(X)
-        ]
-        return np.array(counts) / np.sum(counts, axis=1, keepdims=True)
+        return np.array([shares_of_best(draws) for draws in self._draws(X)])
 
     @available_if(_learned)
     def expected_regret(self, X):

@@ -178,13 +178,10 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
 
 
 def _open(networks, source, image_size):
-    if source.architecture is None:  # which the file itself names
-        return networks.open_network(
-            source.checkpoint, weights=None, image_size=image_size
-        )
-    return networks.open_network(
-        source.architecture, weights=source.checkpoint, image_size=image_size
-    )
+    backbone, weights = source.architecture, source.checkpoint
+    if backbone is None:  # the file itself names it
+        backbone, weights = weights, None
+    return networks.open_network(backbone, weights=weights, image_size=image_size)
 
 
 def _call(content, settings, compute):

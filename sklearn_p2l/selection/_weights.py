@@ -54,28 +54,24 @@ def learn_weights(signals, improvements, free):
         The strength is the one whose left-out targets have the highest correlation; of
         equal ones, the largest.
     """
-    measured = ~np.isnan(improvements)
-    informative = np.flatnonzero(
-        [
-            np.ptp(row[known]) > 0 if known.any() else False
-            for row, known in zip(improvements, measured)
-        ]
-    )
+    rows = ~np.isnan(improvements)
+    for known, row in zip(rows, improvements):
+        known &= known.any() and np.ptp(row[known]) > 0
+    informative = np.flatnonzero(rows.any(axis=1))
     y = zscore(improvements)
     scores, left_out = [], []
     for strength in STRENGTHS:
         predicted = np.full(y.shape, np.nan)
         for i in informative:
-            others = informative[informative != i]
-            w = _fit(signals, y, measured, others, free, strength)
+            others = rows.copy()
+            others[i] = False
+            w = _fit(signals, y, others, free, strength)
             predicted[i] = np.tensordot(w, signals[:, i], 1)
         left_out.append(predicted)
         scores.append(_score(improvements[informative], predicted[informative]))
     scores = np.round(scores, 6)
     best = len(scores) - 1 - int(np.argmax(scores[::-1]))
-    values = _fit(signals, y, measured, informative, free, STRENGTHS[best])
-    rows = np.zeros(y.shape, dtype=bool)
-    rows[informative] = measured[informative]
+    values = _fit(signals, y, rows, free, STRENGTHS[best])
     residual = (y - left_out[best])[rows]
     noise = float(np.sqrt(np.mean(residual**2))) if len(residual) else 1.0
     A = signals[:, rows].T
@@ -104,16 +100,19 @@ def draw_improvements(weights, covariance, noise, signals):
     return drawn @ signals + rng.normal(scale=noise, size=(_N_DRAWS, signals.shape[1]))
 
 
+def shares_of_best(draws):
+    """In how many of the draws (n_draws, n_sources) each source is the best."""
+    return np.bincount(draws.argmax(axis=1), minlength=draws.shape[1]) / len(draws)
+
+
 def equal_weights(free):
     """1 for each signal whose sign is known, and 0 for the others."""
     return np.where(free, 0.0, 1.0)
 
 
-def _fit(signals, y, measured, targets, free, strength):
-    """Weights by the improvements on some targets."""
+def _fit(signals, y, rows, free, strength):
+    """Weights by the improvements y[rows]."""
     equal = equal_weights(free)
-    rows = np.zeros(y.shape, dtype=bool)
-    rows[targets] = measured[targets]
     A, b = signals[:, rows].T, y[rows]
     together = A @ equal
     # At least a trace of the equal weights: to rank by, where nothing correlates.

@@ -61,7 +61,7 @@ def epochs_of(classifier, n_samples, n_steps):
 
 def _steps_per_epoch(classifier, n_samples):
     recipe = load_networks().recipe
-    return recipe.steps_per_epoch(n_samples, classifier.batch_size)
+    return recipe.count_batches(n_samples, classifier.batch_size)
 
 
 def recipe_of(classifier, networks, n_samples):
