@@ -8,25 +8,24 @@ results/evidence.csv and EVIDENCE.md.
 """
 
 import argparse
-import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from run import RESULTS, SOURCE_CLASSIFIER, SOURCE_STEPS, embedder
-from scipy.stats import spearmanr
-from sklearn import clone
+from evaluate import RESULTS, Truth
+from report import Report
+from run import embedder, train_zoo
 from sklearn.pipeline import make_pipeline
-from tasks import TRAINING_GROUP, load_tasks
+from tasks import load_tasks
 
 from sklearn_p2l import EvidenceSelector, SourceSelector
-from sklearn_p2l.ground_truth import train_sources
+from sklearn_p2l.evaluation import evaluate_selectors
+from sklearn_p2l.metrics import regret_loss
 
 HERE = Path(__file__).parent
+REGRETS = [f"regret_at_{n}" for n in (1, 2, 3)]
 OPENED = ["logme", "probe", "knn"]
 ALL = ["size", "prior", "euclidean", *OPENED]
 RANKERS = {
-    "equation 2": dict(metric="euclidean"),
     **{name: dict(signals=[name]) for name in [*ALL, "h_score"]},
     "one pass": dict(signals=["size", "prior", "euclidean"]),
     "all": dict(signals=ALL),
@@ -44,116 +43,74 @@ def main():
     parser.add_argument("--folder", required=True, help="that of run.py")
     folder = Path(parser.parse_args().folder)
     sources, targets = load_tasks()
+    truth = Truth()
     reference = embedder("squeezenet", image_size=64, memory=folder / "vectors")
-    zoo = train_sources(
-        sources,
-        SOURCE_CLASSIFIER,
-        embedder=reference,
-        folder=folder / "sources",
-        n_steps=SOURCE_STEPS,
-        n_jobs=2,
-    )
-    tasks = list(targets.values())
-    performances, improvements = measured(list(targets), zoo.names)
-    rows = []
-    for name, settings in RANKERS.items():
-        for split, folds in splits(list(targets)).items():
-            start, judged = time.perf_counter(), []
-            for training, test in folds:
-                E = scores(
-                    zoo, reference, settings, tasks, improvements, training, test
-                )
-                judged += [
-                    judge(e, i, p)
-                    for e, i, p in zip(E, improvements[test], performances[test])
-                ]
-            seconds = time.perf_counter() - start
-            order = np.concatenate([test for _, test in folds])
-            rows += [
-                dict(ranker=name, split=split, target=list(targets)[i], **row)
-                for i, row in zip(order, judged)
-            ]
-            print(f"{name}, {split}: {seconds:.1f} s", flush=True)
-    frame = pd.DataFrame(rows)
-    frame.to_csv(RESULTS / "evidence.csv", index=False, float_format="%.4f")
-    (HERE / "EVIDENCE.md").write_text(report(frame), encoding="utf-8")
-
-
-def measured(targets, sources):
-    """Performances and improvements (n_targets, n_sources), means of the seeds."""
-    records = pd.read_csv(RESULTS / "measured.csv")
-    records = records.query("architecture == 'small_resnet' and steps == 200")
-    means = records.groupby(["target", "source"])["performance"].mean().unstack()
-    performances = means.loc[targets, sources].to_numpy()
-    return performances, performances - means.loc[targets, ["none"]].to_numpy()
-
-
-def splits(targets):
-    """Pairs of training and test rows."""
-    rows = np.arange(len(targets))
-    group = np.isin(targets, TRAINING_GROUP)
-    return {
-        "leave one out": [(np.delete(rows, i), rows[[i]]) for i in rows],
-        "held out": [(rows[group], rows[~group])],
+    zoo = train_zoo(sources, reference, folder, n_jobs=2)
+    selectors = {
+        "equation 2": make_pipeline(reference, SourceSelector(zoo, metric="euclidean")),
+        **{
+            name: EvidenceSelector(zoo, embedder=reference, image_size=24, **settings)
+            for name, settings in RANKERS.items()
+        },
     }
-
-
-def scores(zoo, reference, settings, tasks, improvements, training, test):
-    """E (n_test, n_sources) of a ranker that has learned from the training targets."""
-    known = [tasks[i] for i in training]
-    if "metric" in settings:
-        selector = make_pipeline(clone(reference), SourceSelector(zoo, **settings))
-    else:
-        selector = EvidenceSelector(zoo, embedder=reference, image_size=24, **settings)
-    selector.fit(known, improvements[training])
-    return selector.decision_function([tasks[i] for i in test])
-
-
-def judge(E, improvements, performances):
-    order = np.argsort(-E, kind="stable")
-    best = performances.max()
-    regrets = {
-        f"regret_at_{n}": 1 - performances[order[:n]].max() / best for n in (1, 2, 3)
+    results = {
+        split: evaluate_selectors(
+            selectors,
+            list(targets.values()),
+            truth.improvement,
+            baseline=truth.baseline,
+            training=training,
+        )
+        for split, training in [("leave one out", None), ("held out", truth.training)]
     }
-    return dict(
-        spearman=spearmanr(E, improvements).statistic,
-        picked_best=float(performances[order[0]] == best),
-        **regrets,
-    )
+    for result in results.values():
+        add_regret_at_2(result, truth.baseline)
+    frame = pd.concat(r.targets.assign(split=split) for split, r in results.items())
+    columns = ["selector", "split", "target", "spearman", "picked_best", *REGRETS]
+    frame[columns].to_csv(RESULTS / "evidence.csv", index=False, float_format="%.4f")
+    report(results)
 
 
-def report(frame):
+def add_regret_at_2(result, baseline):
+    """As the evaluation's regrets, of the best of the first two picks."""
+    for selector, own in result.scores.groupby("selector"):
+        table = own.pivot(index="target", columns="source")
+        regret = regret_loss(
+            table["improvement"],
+            table["score"],
+            top=2,
+            baseline=baseline[table.index],
+            average=None,
+        )
+        rows = result.targets["selector"] == selector
+        by_target = pd.Series(regret, table.index)
+        names = result.targets.loc[rows, "target"]
+        result.targets.loc[rows, "regret_at_2"] = by_target[names].to_numpy()
+
+
+def report(results):
     """EVIDENCE.md: one table per split, differences to equation 2 with intervals."""
-    sections = [TEXT]
-    for split, own in frame.groupby("split", sort=False):
-        rows = [
-            "| ranked by | ρ | ρ - that of equation 2 | best picked "
-            "| regret@1 | regret@2 | regret@3 |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        first = own[own["ranker"] == "equation 2"]["spearman"].to_numpy()
-        for ranker, table in own.groupby("ranker", sort=False):
-            spearman = table["spearman"].to_numpy()
-            low, high = interval(spearman - first)
-            regrets = [
-                f"{100 * table[f'regret_at_{n}'].mean():.1f} %" for n in (1, 2, 3)
-            ]
-            rows.append(
-                f"| {ranker} | {spearman.mean():.2f} "
-                f"| {(spearman - first).mean():+.2f} ({low:+.2f} to {high:+.2f}) "
-                f"| {100 * table['picked_best'].mean():.0f} % | {' | '.join(regrets)} |"
-            )
-        n_targets = own["target"].nunique()
-        sections.append(f"## {split.capitalize()}: {n_targets} targets\n")
-        sections.append("\n".join(rows) + "\n")
-    return "\n".join(sections)
-
-
-def interval(differences, n_draws=10_000):
-    """95 % of the means of resampled targets."""
-    rng = np.random.default_rng(0)
-    rows = rng.integers(len(differences), size=(n_draws, len(differences)))
-    return np.quantile(differences[rows].mean(axis=1), [0.025, 0.975])
+    page = Report()
+    page.add(TEXT)
+    for split, result in results.items():
+        n_targets = result.targets["target"].nunique()
+        page.add(f"## {split.capitalize()}: {n_targets} targets")
+        summary = result.summary.query("measure == 'spearman'").set_index("selector")
+        rows = {}
+        for name, own in result.targets.groupby("selector", sort=False):
+            rho = summary.loc[name]
+            rows[name] = {
+                "ρ": f"{rho['mean']:.2f}",
+                "ρ - that of equation 2": f"{rho['difference']:+.2f} "
+                f"({rho['difference_low']:+.2f} to {rho['difference_high']:+.2f})",
+                "best picked": f"{own['picked_best'].mean():.0%}",
+                **{
+                    column.replace("regret_at_", "regret@"): f"{own[column].mean():.1%}"
+                    for column in REGRETS
+                },
+            }
+        page.table(pd.DataFrame(rows).T.rename_axis("ranked by"))
+    page.write(HERE / "EVIDENCE.md")
 
 
 TEXT = """# Ranking by evidence

@@ -8,20 +8,27 @@ others. Writes PUBLIC.md.
 """
 
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LinearRegression, RidgeCV
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import DATA
 
+from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.selection._ranker import zscore
-from sklearn_p2l.selection._weights import draw_improvements, learn_weights, prior_of
+from sklearn_p2l.selection._weights import (
+    draw_improvements,
+    learn_weights,
+    prior_of,
+    shares_of_best,
+)
 
 HERE = Path(__file__).parent
 PUBLIC = DATA / "groundtruth" / "public"
@@ -136,8 +143,7 @@ def left_out(performances, signals):
             weights.noise,
             test[:, measured[i]],
         )
-        best = np.bincount(draws.argmax(axis=1), minlength=draws.shape[1])
-        chances[i, measured[i]] = best / len(draws)
+        chances[i, measured[i]] = shares_of_best(draws)
         E["all, equal"][i] = test.sum(axis=0)
         if signals:
             rows = measured[others]
@@ -147,24 +153,16 @@ def left_out(performances, signals):
     return E, chances
 
 
-def correlations(performances, E):
-    """Spearman per target; 0 where all sources have the same score."""
-    values = []
-    for row, scores in zip(performances, E):
-        known = ~np.isnan(row)
-        flat = np.ptp(row[known]) == 0 or np.ptp(scores[known]) == 0
-        values.append(0.0 if flat else spearmanr(row[known], scores[known]).statistic)
-    return np.array(values)
-
-
 def main():
+    warnings.simplefilter("ignore", UndefinedMetricWarning)  # equal scores count as 0
     rows, tables = [], []
     for matrix, load in MATRICES.items():
         performances, signals = load()
         rankings, chances = left_out(performances, signals)
         tables.append(reliability(matrix, performances, chances))
         for ranker, E in rankings.items():
-            for i, rho in enumerate(correlations(performances, E)):
+            correlations = spearman_score(performances, E, average=None)
+            for i, rho in enumerate(correlations):
                 rows.append(dict(matrix=matrix, ranker=ranker, target=i, spearman=rho))
     frame = pd.DataFrame(rows)
     (HERE / "PUBLIC.md").write_text(

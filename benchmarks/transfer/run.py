@@ -71,14 +71,7 @@ def main():
 
     # 1. The sources: one small network for each, all trained equally long.
     reference = embedder("squeezenet", image_size=64)
-    zoo = train_sources(
-        sources,
-        SOURCE_CLASSIFIER,
-        embedder=reference,
-        folder=folder / "sources",
-        n_steps=SOURCE_STEPS,
-        n_jobs=options.n_jobs,
-    )
+    zoo = train_zoo(sources, reference, folder, options.n_jobs)
     imagenet = SourceCatalog(
         [
             Source(
@@ -111,6 +104,18 @@ def main():
     if not options.dry_run:
         write_measured(measured, sources, targets)
         write_divergences(sources, targets, folder / "vectors")
+
+
+def train_zoo(sources, reference, folder, n_jobs):
+    """Train the sources that are not in the folder yet; return all as a catalog."""
+    return train_sources(
+        sources,
+        SOURCE_CLASSIFIER,
+        embedder=reference,
+        folder=folder / "sources",
+        n_steps=SOURCE_STEPS,
+        n_jobs=n_jobs,
+    )
 
 
 def embedder(reference, **settings):
