@@ -19,6 +19,7 @@ MEASURES = {
     "spearman": "Spearman ρ",
     "picks_to_best": "picks to the best",
     "regret_at_1": "regret@1",
+    "regret_at_2": "regret@2",
     "regret_at_3": "regret@3",
 }
 

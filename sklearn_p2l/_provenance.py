@@ -28,6 +28,10 @@ class Vectors(NDArrayOperatorsMixin):
         What they depend on, as ``DatasetEmbedder.fingerprint_`` says it; None if
         unknown.
 
+    class_means : sequence of n_datasets arrays, or None, default=None
+        The class means of each dataset, of shape (n_means, n_features), or None where
+        they are unknown; None where all are. Of one summary, its own.
+
     Examples
     --------
     >>> from sklearn_p2l.embedding import Vectors
@@ -39,9 +43,17 @@ class Vectors(NDArrayOperatorsMixin):
            [4., 3.]])
     """
 
-    def __init__(self, array, fingerprint):
+    def __init__(self, array, fingerprint, class_means=None):
         self._array = np.asarray(array)
         self.fingerprint = fingerprint
+        if self.ndim == 2 and class_means is not None:
+            class_means = tuple(class_means)
+            if len(class_means) != len(self):
+                raise ValueError(
+                    f"class_means must have one entry per dataset ({len(self)}), got "
+                    f"{len(class_means)}."
+                )
+        self._class_means = class_means
 
     @property
     def shape(self):
@@ -57,6 +69,11 @@ class Vectors(NDArrayOperatorsMixin):
     def dtype(self):
         """Type of the values."""
         return self._array.dtype
+
+    @property
+    def class_means(self):
+        """Class means of each dataset, or of the one; None where unknown."""
+        return self._class_means
 
     def __len__(self):
         return len(self._array)
@@ -79,7 +96,10 @@ class Vectors(NDArrayOperatorsMixin):
         if rows is None or rows is Ellipsis or self.ndim != 2:
             return part
         if chooses_rows and all_columns:
-            return Vectors(part, self.fingerprint)
+            means, chosen = self._class_means, np.arange(len(self))[rows]
+            if means is not None:
+                means = [means[i] for i in chosen] if part.ndim == 2 else means[chosen]
+            return Vectors(part, self.fingerprint, means)
         return part
 
     def copy(self):
@@ -90,7 +110,7 @@ class Vectors(NDArrayOperatorsMixin):
         vectors : Vectors
             Of the same network, with values of their own.
         """
-        return Vectors(self._array.copy(), self.fingerprint)
+        return Vectors(self._array.copy(), self.fingerprint, self._class_means)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         return getattr(ufunc, method)(*map(_plain, inputs), **_plain(kwargs))
@@ -105,11 +125,19 @@ class Vectors(NDArrayOperatorsMixin):
         known = {getattr(part, "fingerprint", None) for part in parts}
         if len(known) > 1 or result.ndim != 2 or any(np.ndim(p) != 2 for p in parts):
             return result
-        return Vectors(result, known.pop())
+        return Vectors(result, known.pop(), _stacked_means(parts))
 
     def __repr__(self):
         body = repr(self._array)
         return f"Vectors({body.removeprefix('array(')[:-1]}, {self.fingerprint!r})"
+
+
+def _stacked_means(parts):
+    means = []
+    for part in parts:
+        own = getattr(part, "class_means", None)
+        means += [None] * len(part) if own is None else own
+    return means if any(m is not None for m in means) else None
 
 
 def _plain(value):

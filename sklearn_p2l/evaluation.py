@@ -38,6 +38,7 @@ _MEASURES = [
     "spearman",
     "picks_to_best",
     "regret_at_1",
+    "regret_at_2",
     "regret_at_3",
 ]
 
@@ -109,8 +110,8 @@ def evaluate_selectors(
             sources share the best score; None for no transfer), "picked_best" (1 if
             the pick is the best source), "performance" of the pick, "best_performance",
             "baseline", "spearman" (Table 2), "picks_to_best" (Figure 7), "regret_at_1",
-            "regret_at_3" (relative loss of the best of the first 1 or 3 picks), and the
-            "k" that was learned, with "k_low" and "k_high".
+            "regret_at_2", "regret_at_3" (relative loss of the best of so many first
+            picks), and the "k" that was learned, with "k_low" and "k_high".
         gains : DataFrame
             One row per judged target: "picked_best" of the first selector, and under
             the name of each other one the relative gain (P - B) / B of the first over
@@ -321,7 +322,7 @@ def _judge(E, truth, labels, baseline, *, transfer):
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             record["spearman"] = spearman_score([truth], [E])
             record["picks_to_best"] = picks_to_best_loss([truth], [E])
-    for top in (1, 3):
+    for top in (1, 2, 3):
         reached = _expected_best(E, performance, top) if transfer else baseline
         record[f"regret_at_{top}"] = _relative(best - reached, best)
     return record

@@ -4,9 +4,12 @@ Each is a function of features (n_samples, n_features), such as a source's netwo
 computes of a target's samples, and of labels: higher is better. They are meant to rank
 sources of one target. None is computed on what it was fitted on: each is a marginal
 likelihood, or leaves samples out, or shrinks, so noise does not look like signal where
-there are more features than samples.
+there are more features than samples. `score_features` computes several of the same
+features at once, which are decomposed only once then.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 
 import numpy as np
@@ -17,15 +20,94 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from sklearn_p2l._compat import Interval, validate_params
-from sklearn_p2l._probe import fit_probe
+from sklearn_p2l._compat import Interval, StrOptions, validate_params
 
-__all__ = ["h_score", "knn_score", "leep_score", "logme_score", "probe_score"]
+__all__ = [
+    "h_score",
+    "knn_score",
+    "leep_score",
+    "logme_score",
+    "probe_score",
+    "score_features",
+]
 
 # Bounds of the ratio of the two precisions of LogME, relative to the mean square of
 # the singular values. A perfect fit would have none.
 _LOG_RATIOS = np.linspace(-8, 8, 65) * np.log(10)
 _GOLDEN = (np.sqrt(5) - 1) / 2
+# Penalties of the probe that are tried, relative to the same.
+_PENALTIES = np.logspace(-4, 4, 25)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Features with labels, decomposed when that is first needed."""
+
+    #: (n_samples, n_features), of which the largest is 1.
+    features: np.ndarray
+    #: As it was given.
+    y: np.ndarray
+    #: (n_samples, n_outputs), of 0 and 1.
+    indicator: np.ndarray
+
+    @cached_property
+    def decomposed(self):
+        """Left singular vectors and singular values of the centred features."""
+        centred = self.features - self.features.mean(axis=0)
+        U, S, _ = svd(centred, full_matrices=False)
+        # More than the round-off of features of size 1.
+        there = S > 1e-12 * np.sqrt(self.features.size)
+        return U[:, there], S[there]
+
+    @property
+    def outputs(self):
+        """The centred indicator, of the labels that vary."""
+        Y = self.indicator[:, _vary(self.indicator)]
+        return Y - Y.mean(axis=0)
+
+
+@validate_params(
+    {"features": ["array-like"], "y": ["array-like"], "scores": ["array-like"]},
+    prefer_skip_nested_validation=True,
+)
+def score_features(features, y, scores=("logme", "probe", "knn")):
+    """Compute several scores of the same features, which are decomposed once.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features at any scale.
+
+    y : array-like of shape (n_samples,) or (n_samples, n_labels)
+        Class labels, or a multilabel indicator, for all but "h_score".
+
+    scores : sequence of {"logme", "probe", "knn", "h_score"}, \
+            default=("logme", "probe", "knn")
+        Which: `logme_score`, `probe_score`, `knn_score`, `h_score`.
+
+    Returns
+    -------
+    values : dict of str to float
+        The scores by name, as their functions give them.
+
+    Raises
+    ------
+    ValueError
+        If a score is not known, or for what its function refuses.
+
+    Examples
+    --------
+    >>> from sklearn_p2l.transferability import score_features
+    >>> features = [[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.1, 0.1]]
+    >>> values = score_features(features, ["a", "a", "b", "b"])
+    >>> {name: round(value, 2) for name, value in values.items()}
+    {'logme': 0.74, 'probe': 1.0, 'knn': 0.33}
+    """
+    unknown = [name for name in scores if name not in _OF_FEATURES]
+    if unknown:
+        raise ValueError(f"scores must be some of {[*_OF_FEATURES]}, got {unknown}.")
+    labelled = _checked(features, y)
+    return {name: _OF_FEATURES[name](labelled) for name in scores}
 
 
 @validate_params(
@@ -88,10 +170,12 @@ def logme_score(features, y):
     >>> logme_score(signal, y) > logme_score(noise, y)
     True
     """
-    features, _, indicator = _checked(features, y)
-    U, S = _decompose(features)
-    Y = indicator[:, _vary(indicator)]
-    n, Y = len(Y) - 1, Y - Y.mean(axis=0)
+    return _logme(_checked(features, y))
+
+
+def _logme(labelled):
+    (U, S), Y = labelled.decomposed, labelled.outputs
+    n = len(Y) - 1
     total = (Y**2).sum(axis=0)
     energy = (U.T @ Y) ** 2  # (rank, n_outputs)
     outside = np.maximum(total - energy.sum(axis=0), 0)
@@ -118,15 +202,19 @@ def logme_score(features, y):
 
 
 @validate_params(
-    {"features": ["array-like"], "y": ["array-like"]},
+    {
+        "features": ["array-like"],
+        "y": ["array-like"],
+        "measure": [StrOptions({"r2", "accuracy"})],
+    },
     prefer_skip_nested_validation=True,
 )
-def probe_score(features, y):
-    """Compute the accuracy of a linear probe on samples that it has not seen.
+def probe_score(features, y, *, measure="r2"):
+    """Compute how well a linear probe predicts samples that it has not seen.
 
-    The probe is ridge regression of the indicator of the classes on standardised
-    features; each sample is predicted by the fit without it, in closed form, and the
-    penalty is that with the smallest squared error of such predictions.
+    The probe is ridge regression of the indicator of the classes; each sample is
+    predicted by the fit without it, in closed form, and the penalty is that with the
+    smallest squared error of such predictions.
 
     Parameters
     ----------
@@ -136,11 +224,16 @@ def probe_score(features, y):
     y : array-like of shape (n_samples,) or (n_samples, n_labels)
         Class labels, or a multilabel indicator.
 
+    measure : {"r2", "accuracy"}, default="r2"
+        "r2": the share of the variance of the indicator that is predicted, in the mean
+        over classes or labels. It is finer than the accuracy of a few samples, and
+        ranks better. "accuracy": the share of samples whose class has the largest
+        output; for an indicator, the mean average precision of its labels.
+
     Returns
     -------
     score : float
-        Share of samples whose class is predicted; for an indicator, the mean average
-        precision of its labels. From 0 to 1.
+        At most 1; about 0 where nothing can be predicted.
 
     Raises
     ------
@@ -152,14 +245,38 @@ def probe_score(features, y):
     >>> import numpy as np
     >>> from sklearn_p2l.transferability import probe_score
     >>> y = np.array([0, 0, 0, 1, 1, 1])
-    >>> probe_score(np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]]), y)
-    1.0
+    >>> F = np.array([[0.0], [0.1], [0.2], [1.0], [1.1], [1.2]])
+    >>> round(probe_score(F, y), 2), probe_score(F, y, measure="accuracy")
+    (0.96, 1.0)
     """
-    features, y, indicator = _checked(features, y)
-    left_out = fit_probe(features, indicator, exclusive=y.ndim == 1).left_out
-    if y.ndim == 2:
-        return _average_precision(indicator, left_out)
-    return float(np.mean(indicator[np.arange(len(y)), left_out.argmax(axis=1)]))
+    return _probe(_checked(features, y), measure)
+
+
+def _probe(labelled, measure="r2"):
+    (U, S), Y = labelled.decomposed, labelled.outputs
+    projected = U.T @ Y  # (rank, n_outputs)
+    energy = np.mean(S**2) if len(S) else 1.0
+
+    def missed(penalty):
+        """What the outputs of each sample, by the fit without it, lack."""
+        kept = S**2 / (S**2 + penalty)
+        leverage = 1 / len(Y) + U**2 @ kept
+        return (Y - U @ (kept[:, None] * projected)) / np.maximum(1 - leverage, 1e-9)[
+            :, None
+        ]
+
+    residuals = [missed(penalty * energy) for penalty in _PENALTIES]
+    best = residuals[int(np.argmin([np.sum(r**2) for r in residuals]))]
+    # Also the indicator's share for each sample is that of the others.
+    total = Y * len(Y) / (len(Y) - 1)
+    if measure == "r2":
+        shares = 1 - np.sum(best**2, axis=0) / np.sum(total**2, axis=0)
+        return float(np.mean(shares))
+    varying = labelled.indicator[:, _vary(labelled.indicator)]
+    outputs = varying - best
+    if labelled.y.ndim == 2:
+        return float(average_precision_score(varying, outputs))
+    return float(np.mean(varying[np.arange(len(Y)), outputs.argmax(axis=1)]))
 
 
 @validate_params(
@@ -203,13 +320,18 @@ def knn_score(features, y, *, n_neighbors=5):
     >>> knn_score(features, ["a", "a", "b", "b"], n_neighbors=1)
     1.0
     """
-    features, y, indicator = _checked(features, y)
+    return _knn(_checked(features, y), n_neighbors)
+
+
+def _knn(labelled, n_neighbors=5):
+    features, y, indicator = labelled.features, labelled.y, labelled.indicator
     n_neighbors = min(n_neighbors, len(y) - 1)
     neighbors = NearestNeighbors(n_neighbors=n_neighbors, metric="cosine")
     shares = indicator[neighbors.fit(features).kneighbors(return_distance=False)]
     shares = shares.mean(axis=1)
     if y.ndim == 2:
-        return _average_precision(indicator, shares)
+        varying = _vary(indicator)
+        return float(average_precision_score(indicator[:, varying], shares[:, varying]))
     return float((shares * indicator).sum(axis=1).mean())
 
 
@@ -255,9 +377,13 @@ def h_score(features, y):
     >>> round(h_score([[0.0], [0.1], [1.0], [1.1]], [0, 0, 1, 1]), 2)
     0.99
     """
-    features, y, indicator = _checked(features, y)
-    _check_one_class_each(y, "h_score")
-    U, S = _decompose(features)
+    return _h_score(_checked(features, y))
+
+
+def _h_score(labelled):
+    _check_one_class_each(labelled.y, "h_score")
+    features, indicator = labelled.features, labelled.indicator
+    U, S = labelled.decomposed
     if not len(S):
         return 0.0
     n, d = features.shape
@@ -268,6 +394,10 @@ def h_score(features, y):
     means = (indicator.T @ U) * S / counts[:, None]  # (n_classes, rank)
     between = (counts / n) @ means**2
     return float((1 - shrinkage) * (between / shrunk).sum())
+
+
+# To add a score of features, name a function of `_Samples` here.
+_OF_FEATURES = {"logme": _logme, "probe": _probe, "knn": _knn, "h_score": _h_score}
 
 
 @validate_params(
@@ -330,9 +460,9 @@ def leep_score(probabilities, y):
 
 
 def _checked(features, y):
-    """As `_labelled`; the largest feature is 1, so no square overflows or vanishes."""
+    """Features, so scaled that no square overflows or vanishes, with labels."""
     features, y, indicator = _labelled(features, y, name="features")
-    return features / (np.abs(features).max() or 1.0), y, indicator
+    return _Samples(features / (np.abs(features).max() or 1.0), y, indicator)
 
 
 def _labelled(X, y, *, name):
@@ -366,15 +496,3 @@ def _check_one_class_each(y, name):
 
 def _vary(indicator):
     return indicator.min(axis=0) < indicator.max(axis=0)
-
-
-def _decompose(features):
-    """Left singular vectors and singular values of the centred features."""
-    U, S, _ = svd(features - features.mean(axis=0), full_matrices=False)
-    there = S > 1e-12 * np.sqrt(features.size)  # round-off of features of size 1
-    return U[:, there], S[there]
-
-
-def _average_precision(indicator, scores):
-    columns = _vary(indicator)
-    return float(average_precision_score(indicator[:, columns], scores[:, columns]))

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import clone
 
 from sklearn_p2l import Source, SourceCatalog, SourceSelector
@@ -842,7 +842,7 @@ def test_load_names_what_is_wrong(zoo, tmp_path, source, message):
         ({"sources": None}, "a list of 'sources'"),
         ({"sources": {"a": 1}}, "a list of 'sources'"),
         ({"sources": ["a"]}, "with a 'name'"),
-        ({"sources": [{"name": "a"}]}, r"one row per source \(1\)"),
+        ({"sources": [{"name": "a"}]}, r"hold floats, 1 rows"),
         ({"sources": [{"name": "a"}, {"size": 3}, {}]}, "as source number 2"),
         ({"fingerprint": 3}, "fingerprint must be a str"),
         ({"embeddings": 3}, "embeddings must be a file inside"),
@@ -953,3 +953,79 @@ def test_html_repr(sparse):
         ["size", "7", "", "3", "", "", "unknown"],
     ]
     assert cells(sparse[2:])[0] == "1 source, no vectors"
+
+
+# -- class means ---------------------------------------------------------------------
+
+
+def with_means(rng):
+    means = [rng.normal(size=(n, 2)) if n else None for n in (3, 0, 5)]
+    vectors = Vectors([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "net:1", means)
+    names = ["a", "b", "c"]
+    return SourceCatalog.from_arrays(vectors, sizes=[1, 2, 3], names=names), means
+
+
+def test_class_means_are_kept(rng, tmp_path):
+    catalog, means = with_means(rng)
+    assert catalog.class_means[1] is None
+    assert_allclose(catalog.class_means[0], means[0], rtol=1e-6)
+    assert not catalog.class_means[0].flags.writeable
+    assert_allclose(catalog["c"].class_means, means[2], rtol=1e-6)
+    assert catalog[["c", "b"]].class_means[1] is None
+    assert SourceCatalog(list(catalog)) == catalog
+    assert pickle.loads(pickle.dumps(catalog)) == catalog
+    assert catalog.drop("a").append(catalog["a"]).class_means[2].shape == (3, 2)
+    other = SourceCatalog.from_arrays(
+        np.asarray(catalog.embeddings),
+        sizes=[1, 2, 3],
+        names=catalog.names,
+        class_means=[means[0], None, None],
+        fingerprint="net:1",
+    )
+    assert other != catalog and other["c"] != catalog["c"]
+    assert other["a"] == catalog["a"]
+
+
+def test_class_means_on_disk(rng, tmp_path, monkeypatch):
+    catalog, _ = with_means(rng)
+    assert SourceCatalog.load(catalog.save(tmp_path)) == catalog
+    catalog.drop("a").save(tmp_path)
+    assert SourceCatalog.load(tmp_path) == catalog.drop("a")
+    assert len(list(tmp_path.glob("class_means-*.npy"))) == 1
+    monkeypatch.setattr(_format, "_MEMORY_MAP_BYTES", 10)
+    loaded = SourceCatalog.load(tmp_path)
+    assert isinstance(loaded.class_means[1].base, np.memmap)
+    assert loaded == catalog.drop("a")
+    catalog[["b"]].save(tmp_path)
+    assert not list(tmp_path.glob("class_means-*.npy"))
+
+
+@pytest.mark.parametrize(
+    "means, message",
+    [
+        ([np.ones((2, 3)), None, None], "as wide as embeddings, 2, got .3."),
+        ([np.ones((2, 2))], r"one entry per name \(3\), got 1"),
+        ([np.ones(2), None, None], "Expected 2D array"),
+        ([[[1, np.nan]], None, None], "class_means contains NaN"),
+    ],
+)
+def test_wrong_class_means(means, message):
+    with pytest.raises(ValueError, match=message):
+        SourceCatalog.from_arrays(
+            np.ones((3, 2)), sizes=None, names=list("abc"), class_means=means
+        )
+
+
+def test_damaged_class_means(rng, tmp_path):
+    catalog, _ = with_means(rng)
+    file = json.loads((catalog.save(tmp_path) / "catalog.json").read_text())
+    for n, message in [(4, "must hold floats, 9 rows"), (-1, "must be an int")]:
+        file["sources"][0]["n_class_means"] = n
+        (tmp_path / "catalog.json").write_text(json.dumps(file))
+        with pytest.raises(ValueError, match=message):
+            SourceCatalog.load(tmp_path)
+    del file["class_means"]
+    file["sources"][0]["n_class_means"] = 3
+    (tmp_path / "catalog.json").write_text(json.dumps(file))
+    with pytest.raises(ValueError, match="is damaged"):
+        SourceCatalog.load(tmp_path)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from sklearn_p2l import (
     DatasetEmbedder,
+    EvidenceSelector,
     NetworkClassifier,
     Source,
     SourceCatalog,
@@ -336,6 +337,82 @@ def test_rank_needs_no_torch_for_vectors(tmp_path, rng):
         result = run_without_torch("import sys\n" + code, *command)
         assert result.returncode == 0, result.stderr
         assert "s2" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def evident(folders, trained, tmp_path_factory):
+    """A catalog with checkpoints and class means, made by the command line."""
+    catalog = str(tmp_path_factory.mktemp("evident") / "catalog")
+    classes = tmp_path_factory.mktemp("classes")
+    for name, parts in [("dim", ("blue", "dark")), ("warm", ("light", "red"))]:
+        (classes / name).mkdir()
+        for part in parts:
+            (classes / name / part).symlink_to(folders / part)
+        add = ["catalog", "add", catalog, name, str(classes / name), "--quiet"]
+        assert main([*add, "--checkpoint", str(trained), *NETWORK]) == 0
+    return catalog
+
+
+def test_rank_by_evidence_agrees_with_the_selector(p2l, evident, folders):
+    catalog = SourceCatalog.load(evident)
+    assert [m.shape for m in catalog.class_means] == [(2, 64)] * 2
+    rank = ["rank", folders, evident, "--evidence", "--quiet"]
+    result = json.loads(p2l(*rank, "--format", "json")[1])
+    embedder = DatasetEmbedder(
+        "small_resnet",
+        weights=None,
+        image_size=16,
+        random_state=0,
+        class_means=True,
+    )
+    task = Task.from_folder(folders)
+    selector = EvidenceSelector(catalog, embedder=embedder).fit([task])
+    assert result["weights"] == selector.weights_
+    assert list(result["weights"]) == [
+        *("size", "kl", "separability", "logme", "probe", "knn")
+    ]
+    assert [r["source"] for r in result["ranking"]] == list(selector.predict([task])[0])
+    assert result["try_first"] == 2 and "p_best_among_them" not in result
+    code, out, err = p2l(*rank)
+    assert code == 0 and not err
+    _, header, *_, advice = out.splitlines()
+    assert "separability term" in header and "p best" not in header
+    assert advice.startswith("try the first 2; how sure this is")
+
+
+def test_rank_by_evidence_with_measured_improvements(p2l, evident, folders, tmp_path):
+    lines = ["target,dim,warm"]
+    targets = []
+    for name, classes in [("t0", "blue light"), ("t1", "dark red"), ("t2", "blue red")]:
+        for part in classes.split():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / part).symlink_to(folders / part)
+        targets.append(tmp_path / name)
+        lines.append(f"{name},0.1,0.3")
+    csv_file = tmp_path / "improvements.csv"
+    csv_file.write_text("\n".join(lines))
+    measured = ["--improvements", csv_file, "--targets", *targets[::-1]]
+    rank = ["rank", folders, evident, "--evidence", "--quiet"]
+    code, out, _ = p2l(*rank, *measured, "--opened", "1")
+    assert code == 0
+    _, header, first, *_, best, gain = out.splitlines()
+    assert "p best" in header and "prior term" in header and "warm" in first
+    assert "the best is" in best or best.startswith("take the first")
+    assert "better than no transfer with a chance of" in gain
+    result = json.loads(p2l(*rank, *measured, "--format", "json", "--top", "1")[1])
+    assert 0.8 <= result["p_best_among_them"] <= 1
+    assert 0.9 < result["p_first_beats_no_transfer"] <= 1
+    assert [row["source"] for row in result["ranking"]] == ["warm"]
+    refused = p2l(*rank, "--improvements", csv_file, "--targets", targets[0])
+    assert_refused(refused, "--targets must name the folder of every row", "t1, t2")
+
+
+def test_options_of_the_evidence(p2l, evident, folders, broken):
+    rank = ["rank", broken, evident]
+    assert_refused(p2l(*rank, "--opened", "1"), "--opened must be given only with")
+    assert_refused(p2l(*rank, "--evidence", "--k", "-1"), "--k must be given only with")
+    assert_refused(p2l(*rank, "--evidence", "--targets", "x"), "--improvements")
+    assert_refused(p2l(*rank, "--evidence"), "subfolder of its class")
 
 
 def test_learn_k_agrees_with_the_selector_and_feeds_rank(p2l, tmp_path, rng):

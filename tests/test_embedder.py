@@ -787,7 +787,7 @@ def test_mean_streams_in_constant_memory():
             seen.append(len(held))
             yield np.stack(batch).reshape(len(batch), -1).astype(np.float32)
 
-    mean = _summary.summarize(batches(), "mean", 0.1)
+    mean = _summary.summarize(batches(), "mean", 0.1).vector
     assert_allclose(mean, np.full(768, np.mean(np.arange(700) % 256)))
     assert seen == [*range(32, 700, 32), 700]
 
@@ -953,7 +953,9 @@ def test_auto_stops_when_the_summary_is_known(rng):
                 n_read.append(20)
                 yield features[order[start : start + 20]]
 
-        vector = _summary.summarize(batches(), "mean", 0, tolerance=0.05, n_total=5000)
+        vector = _summary.summarize(
+            batches(), "mean", 0, tolerance=0.05, n_total=5000
+        ).vector
         errors.append(np.abs(vector / np.abs(vector).sum() - full).sum())
         read.append(sum(n_read))
     assert 0.025 < np.mean(errors) < 0.06
@@ -1027,3 +1029,59 @@ def test_summaries_on_disk_serve_several_processes(datasets, tmp_path):
     assert_array_equal(twice[: len(datasets)], twice[len(datasets) :])
     assert_allclose(twice[: len(datasets)], small().fit_transform(datasets), rtol=1e-5)
     assert len(list(tmp_path.rglob("output.pkl"))) == len(datasets)
+
+
+def test_class_means_by_hand(datasets, tmp_path, passes):
+    """Of features of unit length, as they are without; in their order, in one pass."""
+    y = np.array(list("bbaabcab" + "b"))
+    indicator = np.eye(3, dtype=int)[np.unique(y, return_inverse=True)[1]]
+    indicator[0] = 1  # all labels at once
+    tasks = [Task(datasets[0], y), Task(datasets[0], indicator)]
+    embedder = small(class_means=True, batch_size=4, memory=str(tmp_path))
+    vectors = embedder.fit_transform([*tasks, datasets[1]])
+    n_passes = len(passes)
+    plain = small(batch_size=4).fit([datasets[0]])
+    assert_array_equal(vectors[0], plain.transform([datasets[0]])[0])
+    assert vectors.fingerprint == plain.fingerprint_
+    F = features(datasets[0], plain)
+    F = F / np.linalg.norm(F, axis=1, keepdims=True)
+    one, several, unlabelled = vectors.class_means
+    assert_allclose(one, [F[y == c].mean(axis=0) for c in "abc"], atol=1e-5)
+    expected = [F[indicator[:, j] == 1].mean(axis=0) for j in range(3)]
+    assert_allclose(several, expected, atol=1e-5)
+    assert unlabelled is None and one.dtype == np.float32
+    # Labels are part of what is remembered, here and in the folder.
+    passes.clear()
+    again = fresh(embedder).transform([tasks[0]])
+    assert not passes and n_passes
+    assert_array_equal(again.class_means[0], one)
+    other = fresh(embedder).transform([Task(datasets[0], y[::-1])])
+    assert passes and not np.allclose(other.class_means[0], one)
+
+
+def test_class_means_of_a_part_of_the_samples(rng):
+    X = rng.integers(0, 255, size=(40, 16, 16), dtype=np.uint8)
+    task = Task(X, np.arange(40) % 4)
+    part, _ = random_part(X, 12, small(max_samples=12).fit([X]).seed_)
+    rows = [next(i for i in range(40) if np.array_equal(X[i], image)) for image in part]
+    vectors = small(class_means=True, max_samples=12).fit_transform([task])
+    of_part = small(class_means=True).fit_transform([Task(X[rows], task.y[rows])])
+    assert_allclose(vectors, of_part, atol=1e-7)
+    assert_allclose(vectors.class_means[0], of_part.class_means[0], atol=1e-5)
+
+
+def test_class_means_of_many_classes_and_of_ready_features(rng):
+    X = rng.normal(size=(400, 5))
+    y = np.arange(400) % 80
+    vectors = DatasetEmbedder(class_means=True).fit_transform([Task(X, y)])
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    means = np.array([unit[y == c].mean(axis=0) for c in range(80)])
+    (centres,) = vectors.class_means
+    assert centres.shape == (64, 5)
+    apart = np.linalg.norm(means[:, None] - centres, axis=2).min(axis=1)
+    assert apart.max() < 0.3 and np.sum(apart < 1e-6) >= 40  # most are alone
+
+
+def test_class_means_need_every_label(datasets):
+    with pytest.raises(ValueError, match="on_error must be 'raise' for class_means"):
+        small(class_means=True, on_error="skip").fit(datasets)

@@ -75,6 +75,7 @@ def test_table_of_targets_by_hand():
     assert_allclose(result["baseline"], BASELINE)
     assert result["picks_to_best"].tolist() == [1, 3, 1]
     assert_allclose(result["regret_at_1"], [0, 0.25, 0])
+    assert_allclose(result["regret_at_2"], [0, 0.25, 0])
     assert_allclose(result["regret_at_3"], [0, 0, 0])
     expected = [
         spearmanr([0.3, 0.1, 0.2, 0.0], [4, 1, 3, 2]).statistic,

@@ -125,3 +125,27 @@ def test_arrays_without_a_network(vectors):
     changed = np.array(vectors, copy=True)
     changed[0, 0] = 99
     assert np.asarray(vectors)[0, 0] == 0
+
+
+def test_class_means_follow_their_rows():
+    means = [np.full((2, 3), i, dtype=float) if i != 1 else None for i in range(4)]
+    vectors = Vectors(ARRAY, "net:1", means)
+
+    def first(part):
+        own = part.class_means
+        return [None if m is None else m[0, 0] for m in own]
+
+    assert first(vectors[[3, 1, 0]]) == [3, None, 0]
+    assert first(vectors[::-1]) == [3, 2, None, 0]
+    assert first(vectors[np.array([True, False, True, False])]) == [0, 2]
+    assert first(_safe_indexing(vectors, [2, 0])) == [2, 0]
+    assert first(pickle.loads(pickle.dumps(vectors))) == [0, None, 2, 3]
+    assert first(vectors.copy()) == [0, None, 2, 3]
+    assert (vectors[2].class_means == 2).all() and vectors[1].class_means is None
+    assert vectors[:, ::-1].__class__ is np.ndarray
+    unlabelled = Vectors(ARRAY, "net:1")
+    assert unlabelled.class_means is None and unlabelled[1:].class_means is None
+    stacked = np.concatenate([vectors[:1], unlabelled[:1], vectors[3:]])
+    assert first(stacked) == [0, None, 3]
+    with pytest.raises(ValueError, match=r"one entry per dataset \(4\), got 1"):
+        Vectors(ARRAY, "net:1", means[:1])

@@ -3,21 +3,25 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import linalg
 from scipy.linalg import null_space
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
+from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
+from sklearn_p2l import transferability
 from sklearn_p2l.transferability import (
     h_score,
     knn_score,
     leep_score,
     logme_score,
     probe_score,
+    score_features,
 )
 
 OF_FEATURES = [logme_score, probe_score, knn_score, h_score]
@@ -71,18 +75,26 @@ def test_logme_of_noise_stays_below_that_of_signal():
 
 
 def test_probe_is_explicit_refits():
+    def r2(truth, predicted):
+        """Against the mean of all others, as each sample is predicted by them."""
+        mean = cross_val_predict(DummyRegressor(), truth, truth, cv=LeaveOneOut())
+        return 1 - np.sum((truth - predicted) ** 2) / np.sum((truth - mean) ** 2)
+
     F, y = labelled(42, 15, signal=1.5)
     indicator = np.eye(3)[y]
-    Z = (F - F.mean(axis=0)) / F.std(axis=0)
-    unit = np.mean(np.linalg.svd(Z, compute_uv=False) ** 2)
-    errors, accuracies = [], []
+    unit = np.mean(np.linalg.svd(F - F.mean(axis=0), compute_uv=False) ** 2)
+    errors, accuracies, shares = [], [], []
     for penalty in np.logspace(-4, 4, 25) * unit:
         outputs = cross_val_predict(
-            Ridge(alpha=penalty), Z, indicator, cv=LeaveOneOut()
+            Ridge(alpha=penalty), F, indicator, cv=LeaveOneOut()
         )
         errors.append(((indicator - outputs) ** 2).sum())
         accuracies.append(np.mean(outputs.argmax(axis=1) == y))
-    assert probe_score(F, y) == pytest.approx(accuracies[np.argmin(errors)])
+        shares.append(np.mean([r2(indicator[:, j], outputs[:, j]) for j in range(3)]))
+    best = np.argmin(errors)
+    assert probe_score(F, y) == pytest.approx(shares[best])
+    got = probe_score(F, y, measure="accuracy")
+    assert got == pytest.approx(accuracies[best])
     assert 0.5 < probe_score(F, y) < 1
 
 
@@ -128,6 +140,30 @@ def test_leep_is_its_formula():
         leep_score(theta * 2, y)
 
 
+@pytest.mark.parametrize("n, d", [(40, 200), (200, 2048), (300, 20)])
+def test_a_probe_explains_nothing_of_noise(n, d):
+    F = np.random.default_rng(0).normal(size=(n, d))
+    assert -0.05 < probe_score(F, np.arange(n) % 4) < 0.05
+    assert probe_score(F, np.arange(n) % 4, measure="accuracy") < 0.25 + 0.15
+
+
+def test_several_scores_share_one_decomposition(monkeypatch):
+    F, y = labelled(40, 10)
+    expected = [logme_score(F, y), probe_score(F, y), knn_score(F, y), h_score(F, y)]
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return linalg.svd(*args, **kwargs)
+
+    monkeypatch.setattr(transferability, "svd", counted)
+    values = score_features(F, y, ["logme", "probe", "knn", "h_score"])
+    assert list(values.values()) == expected and len(calls) == 1
+    assert list(score_features(F, y, ["knn"])) == ["knn"] and len(calls) == 1
+    with pytest.raises(ValueError, match=r"some of \['logme', .* got \['leep'\]"):
+        score_features(F, y, ["leep"])
+
+
 @pytest.mark.parametrize("score", OF_FEATURES)
 def test_signal_counts_and_order_does_not(score):
     rng = np.random.default_rng(0)
@@ -155,9 +191,15 @@ def test_multilabel():
     assert logme_score(F, Y) == pytest.approx(logme_score(F, y))
     constant = np.column_stack([Y, np.zeros(60, int), np.ones(60, int)])
     assert logme_score(F, constant) == pytest.approx(logme_score(F, y))
-    for score in (probe_score, knn_score):
+    assert probe_score(F, Y) == pytest.approx(probe_score(F, y))
+
+    def precision(F, Y):
+        return probe_score(F, Y, measure="accuracy")
+
+    for score in (precision, knn_score):
         assert score(F, constant) == pytest.approx(score(F, Y))
         assert score(F, Y) > Y.mean() + 0.1
+    assert probe_score(F, constant) == pytest.approx(probe_score(F, Y))
     nearest = KNeighborsClassifier(5, metric="cosine")
     votes = cross_val_predict(nearest, F, y, cv=LeaveOneOut(), method="predict_proba")
     assert knn_score(F, Y) == pytest.approx(average_precision_score(Y, votes))

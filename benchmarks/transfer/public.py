@@ -9,7 +9,6 @@ others. Writes PUBLIC.md.
 
 import sys
 import warnings
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,12 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LinearRegression, RidgeCV
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from reliability import reliability
 from timing import DATA
 
 from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.selection._ranker import zscore
 from sklearn_p2l.selection._weights import (
-    draw_improvements,
     learn_weights,
     prior_of,
     shares_of_best,
@@ -137,12 +136,7 @@ def left_out(performances, signals):
         free = np.zeros(len(test), dtype=bool)
         weights = learn_weights(training, performances[others], free)
         E["all, learned"][i] = weights.values @ test
-        draws = draw_improvements(
-            weights.values,
-            weights.covariance,
-            weights.noise,
-            test[:, measured[i]],
-        )
+        draws = weights.draw(test[:, measured[i]])
         chances[i, measured[i]] = shares_of_best(draws)
         E["all, equal"][i] = test.sum(axis=0)
         if signals:
@@ -159,7 +153,7 @@ def main():
     for matrix, load in MATRICES.items():
         performances, signals = load()
         rankings, chances = left_out(performances, signals)
-        tables.append(reliability(matrix, performances, chances))
+        tables.append(how_sure(matrix, performances, chances))
         for ranker, E in rankings.items():
             correlations = spearman_score(performances, E, average=None)
             for i, rho in enumerate(correlations):
@@ -170,22 +164,11 @@ def main():
     )
 
 
-def reliability(matrix, performances, chances):
+def how_sure(matrix, performances, chances):
     """Rows of a table: of all sources with such a chance, how many were the best."""
-    known = ~np.isnan(chances)
     best = performances == np.nanmax(performances, axis=1, keepdims=True)
-    was_best = (best / best.sum(axis=1, keepdims=True))[known]
-    P, lines, error = chances[known], "", 0.0
-    for low, high in pairwise(BINS):
-        within = (low <= P) & (P < high)
-        if within.any():
-            expected, share = P[within].mean(), was_best[within].mean()
-            error += within.mean() * abs(expected - share)
-            lines += (
-                f"| {matrix} | {low:g} to {min(high, 1):g} | {within.sum()} "
-                f"| {expected:.3f} | {share:.3f} |\n"
-            )
-    return lines + f"| {matrix} | expected calibration error | | {error:.3f} | |\n"
+    rows = reliability(chances, best / best.sum(axis=1, keepdims=True))
+    return "".join(f"| {matrix} | {' | '.join(row.values())} |\n" for row in rows)
 
 
 def report(frame):
@@ -214,14 +197,13 @@ def interval(differences, n_draws=10_000):
     return np.quantile(differences[rows].mean(axis=1), [0.025, 0.975])
 
 
-BINS = (0, 0.05, 0.1, 0.2, 0.4, 1.01)
 RELIABILITY = """
 ## How sure: does it come true?
 
 Of all pairs of a left-out target and a source, by the chance of being the best that
 `predict_proba` computes: that chance in the mean, and the share that was the best.
 
-| matrix | chance | pairs | mean chance | was best |
+| matrix | chance | pairs | mean chance | came true |
 |---|---|---|---|---|
 """
 TEXT = """# Learned weights on transfer that others have measured

@@ -122,12 +122,12 @@ def _add_rank(commands):
         "rank",
         help="rank the sources for a dataset",
         description="Rank the sources of a catalog for a dataset, best first, by E = "
-        "z(log size) + k z(divergence).",
+        "z(log size) + k z(divergence), or with --evidence by all that is at hand.",
     )
     _add_datasets(rank, "dataset")
     _add_catalog(rank)
-    _add_k(rank, default="-1")
-    _add_metric(rank)
+    _add_k(rank, default=argparse.SUPPRESS)
+    _add_metric(rank, default=argparse.SUPPRESS)
     rank.add_argument(
         "--exclude-self",
         action="store_true",
@@ -135,6 +135,31 @@ def _add_rank(commands):
     )
     rank.add_argument("--top", type=int, metavar="N", help="print the best N only")
     _add_format(rank)
+    group = rank.add_argument_group("options of the evidence")
+    group.add_argument(
+        "--evidence",
+        action="store_true",
+        help="for a folder with a subfolder for each class: rank by sizes, vectors, "
+        "classes and the features of the sources' own networks, whatever is there",
+    )
+    group.add_argument(
+        "--opened",
+        type=_count,
+        metavar="N",
+        help="open the networks of the first N sources by the rest only",
+    )
+    group.add_argument(
+        "--improvements",
+        metavar="CSV",
+        help="measured improvements, as for learn-k, from which weights are learned; "
+        "then chances are told",
+    )
+    group.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="FOLDER",
+        help="the targets that these were measured on, named as in the CSV file",
+    )
     _add_network_options(rank)
     rank.set_defaults(run=_rankings.rank)
 

@@ -30,12 +30,13 @@ def add(args):
             f"--size must be given: {args.dataset} does not tell how many examples "
             "the source was trained on."
         )
-    (record,) = embedded(records, embedder_options(args), catalog)
+    (record,) = embedded(records, embedder_options(args), catalog, class_means=True)
     settings = record["embedder"]
     source = dataclasses.replace(
         source,
         size=size,
         embedding=record["embedding"],
+        class_means=record.get("class_means"),
         fingerprint=record["fingerprint"],
         metadata=settings and {"embedder": settings},
     )

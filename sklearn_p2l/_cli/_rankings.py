@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklearn_p2l._cli._evidence import rank_by_evidence
 from sklearn_p2l._cli._reading import read_improvements, read_k
 from sklearn_p2l._cli._tables import cell, json_line, pairs, table
 from sklearn_p2l._cli._vectors import embedded, embedder_options, read_datasets
@@ -23,7 +24,10 @@ def rank(args):
             f"--top must be from 1 to {len(catalog)}, the number of sources, got "
             f"{args.top}."
         )
-    k, metric = read_k(args.k, args.metric)
+    _check_evidence_options(args)
+    if args.evidence:
+        return rank_by_evidence(args, catalog)
+    k, metric = read_k(vars(args).get("k", "-1"), vars(args).get("metric"))
     selector = checked_selector(
         catalog, k=k, metric=metric, exclude_self=args.exclude_self
     )
@@ -48,6 +52,16 @@ def rank(args):
         lines.append(f"{cell(record['name'])} (k = {k:.6g}, {metric})")
         lines += table(header, *(list(row.values()) for row in rows))
     return lines
+
+
+def _check_evidence_options(args):
+    """Refuse options that would have no effect."""
+    options = {"improvements": True, "targets": True, "opened": True}
+    for name, needs_evidence in (options | {"k": False, "metric": False}).items():
+        is_given = vars(args).get(name) is not None
+        if is_given and needs_evidence != args.evidence:
+            how = "with" if needs_evidence else "without"
+            raise ValueError(f"--{name} must be given only {how} --evidence.")
 
 
 def checked_selector(catalog, **parameters):

@@ -14,6 +14,7 @@ from sklearn_p2l.divergence import NON_NEGATIVE
 from sklearn_p2l.embedding import DatasetEmbedder
 from sklearn_p2l.exceptions import SignedFeaturesWarning
 from sklearn_p2l.samples import BAGS, list_images
+from sklearn_p2l.task import Task
 
 # What decides the reference network: kept with vectors and in the metadata of sources.
 _REFERENCE = ("backbone", "weights", "layer", "image_size", "summary", "random_state")
@@ -67,8 +68,11 @@ def embedder_options(args):
     return {key: value for key, value in vars(args).items() if key in known}
 
 
-def embedded(records, options, catalog=None, metric=None):
-    """Add the vectors that are absent; what does not fit the catalog is an error."""
+def embedded(records, options, catalog=None, metric=None, *, class_means=False):
+    """Add the vectors that are absent; what does not fit the catalog is an error.
+
+    `class_means`: whether to add these as well, of folders with classes.
+    """
     absent = [record for record in records if "dataset" in record]
     for record in records:
         if "dataset" not in record:
@@ -77,8 +81,11 @@ def embedded(records, options, catalog=None, metric=None):
     if not absent:
         return records
     embedder = DatasetEmbedder(random_state=0, verbose=1)
-    embedder.set_params(**_reference_of(catalog) | options)
+    embedder.set_params(**reference_of(catalog) | options)
     datasets = [record.pop("dataset") for record in absent]
+    if class_means and embedder.on_error == "raise":
+        embedder.set_params(class_means=True)
+        datasets = [_with_labels(dataset) for dataset in datasets]
     _open(embedder, datasets, metric)
     fingerprint, width = embedder.fingerprint_, embedder.n_features_out_
     names = ", ".join(record["name"] for record in absent)
@@ -87,11 +94,23 @@ def embedded(records, options, catalog=None, metric=None):
     for key in ("backbone", "weights"):  # files are found from other folders, too
         if settings[key] is not None and os.path.exists(settings[key]):
             settings[key] = os.path.abspath(settings[key])
-    vectors = np.asarray(embedder.transform(datasets)).tolist()
+    vectors = embedder.transform(datasets)
     for record, vector in zip(absent, vectors):
         record |= {"fingerprint": fingerprint, "embedder": settings}
-        record["embedding"] = vector
+        record["embedding"] = np.asarray(vector).tolist()
+        if class_means:
+            record["class_means"] = vector.class_means
     return records
+
+
+def _with_labels(dataset):
+    """A folder with a subfolder for each class as a task, all else as it is."""
+    if not isinstance(dataset, str) or not os.path.isdir(dataset):
+        return dataset
+    try:
+        return Task.from_folder(dataset)
+    except ValueError:
+        return dataset
 
 
 def _open(embedder, datasets, metric):
@@ -118,7 +137,7 @@ def _check_fits(catalog, what, fingerprint, width):
             )
 
 
-def _reference_of(catalog):
+def reference_of(catalog):
     """Return what is known of the reference network of a catalog."""
     for source in reversed(catalog or []):
         kept = source.metadata.get("embedder") if source.metadata else None

@@ -3,8 +3,15 @@
 import numpy as np
 from sklearn.utils import check_array
 
-from sklearn_p2l._provenance import fingerprint_of
-from sklearn_p2l.catalog._source import check_column_name, check_number, check_size
+from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
+from sklearn_p2l.catalog._inputs import check_unique
+from sklearn_p2l.catalog._source import (
+    check_column_name,
+    check_fingerprint,
+    check_means_of_classes,
+    check_number,
+    check_size,
+)
 
 
 def stack(vectors):
@@ -59,6 +66,55 @@ def check_embeddings(embeddings, n_sources):
             f"{len(embeddings)}."
         )
     return embeddings, own
+
+
+def check_content(
+    *,
+    names,
+    sizes,
+    embeddings,
+    class_means,
+    details,
+    columns,
+    fingerprint,
+    unknown=None,
+):
+    """Check what is not checked source by source; return what a catalog keeps."""
+    names = check_unique(names)
+    embeddings, own = check_embeddings(embeddings, len(names))
+    check_same_fingerprint(own, fingerprint, "embeddings")
+    return {
+        "names": names,
+        "sizes": as_sizes(sizes),
+        "embeddings": embeddings,
+        "class_means": check_class_means(class_means, len(names), embeddings.shape[1]),
+        "fingerprint": check_fingerprint(fingerprint) or own,
+        "_details": tuple(details),
+        "_columns": as_columns(columns),
+        "_unknown": unknown or {},
+    }
+
+
+def check_class_means(class_means, n_sources, n_features):
+    """Return class means of all sources, read-only, None where unknown."""
+    if class_means is None:
+        return (None,) * n_sources
+    if len(class_means) != n_sources:
+        raise ValueError(
+            f"class_means must have one entry per name ({n_sources}), got "
+            f"{len(class_means)}."
+        )
+    checked = tuple(
+        None if means is None else check_means_of_classes(means)
+        for means in class_means
+    )
+    widths = {means.shape[1] for means in checked if means is not None}
+    if widths - {n_features}:
+        raise ValueError(
+            f"class_means must be as wide as embeddings, {n_features}, got "
+            f"{sorted(widths)}; embed both with one reference network."
+        )
+    return checked
 
 
 def as_sizes(sizes):

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from sklearn_p2l._provenance import check_same_fingerprint
-from sklearn_p2l.catalog._arrays import as_columns, as_sizes, check_embeddings, stack
+from sklearn_p2l.catalog._arrays import check_content, stack
 from sklearn_p2l.catalog._format import names_to_copy, read_catalog, write_catalog
 from sklearn_p2l.catalog._inputs import (
     arguments_of_frame,
-    check_unique,
     details_per_name,
     per_name,
     position_of,
@@ -19,9 +18,9 @@ from sklearn_p2l.catalog._inputs import (
 from sklearn_p2l.catalog._show import one_line, table
 from sklearn_p2l.catalog._source import (
     Source,
-    check_fingerprint,
     check_name,
     check_size,
+    same_or_unknown,
 )
 
 
@@ -53,6 +52,9 @@ class SourceCatalog:
     embeddings : ndarray of shape (n_sources, n_features)
         Summary vectors, read-only, rows of NaN where unknown, and no columns where all
         are; memory-mapped where a large catalog was loaded.
+
+    class_means : tuple of n_sources (ndarray of shape (n_means, n_features) or None)
+        Means of each source's classes, read-only, at most 64; None where unknown.
 
     has_embedding : ndarray of bool of shape (n_sources,)
         Whether the vector of a source is known.
@@ -95,37 +97,21 @@ class SourceCatalog:
                 source.fingerprint, fingerprint, f"source {source.name!r}"
             )
         columns = dict.fromkeys(name for source in sources for name in source.columns)
-        self._set(
+        content = check_content(
             names=[source.name for source in sources],
             sizes=[source.size for source in sources],
             embeddings=stack([source.embedding for source in sources]),
+            class_means=[source.class_means for source in sources],
             details=[source._details() for source in sources],
             columns={key: [s.columns.get(key) for s in sources] for key in columns},
             fingerprint=fingerprint,
         )
-
-    def _set(
-        self, *, names, sizes, embeddings, details, columns, fingerprint, unknown=None
-    ):
-        """Check what is not checked source by source, and keep it."""
-        names = check_unique(names)
-        embeddings, own = check_embeddings(embeddings, len(names))
-        check_same_fingerprint(own, fingerprint, "embeddings")
-        content = {
-            "names": names,
-            "sizes": as_sizes(sizes),
-            "embeddings": embeddings,
-            "fingerprint": check_fingerprint(fingerprint) or own,
-            "_details": tuple(details),
-            "_columns": as_columns(columns),
-            "_unknown": unknown or {},
-        }
         self.__setstate__(content)
 
     @classmethod
     def _make(cls, **content):
         catalog = cls.__new__(cls)
-        catalog._set(**content)
+        catalog.__setstate__(check_content(**content))
         return catalog
 
     @classmethod
@@ -135,6 +121,7 @@ class SourceCatalog:
         *,
         sizes,
         names,
+        class_means=None,
         checkpoints=None,
         architectures=None,
         n_classes=None,
@@ -158,6 +145,10 @@ class SourceCatalog:
 
         names : sequence of str
             Unique names.
+
+        class_means : sequence of (array-like or None), default=None
+            Means of each source's classes, of shape (n_means, n_features); None takes
+            those that `embeddings` carry, if any.
 
         checkpoints : sequence of (str or path-like or None), or str, default=None
             Files with the trained weights, or names of published ones; one str serves
@@ -212,6 +203,8 @@ class SourceCatalog:
             n_classes=n_classes,
             metadata=metadata,
         )
+        if class_means is None:
+            class_means = getattr(embeddings, "class_means", None)
         if embeddings is None:
             embeddings = np.empty((len(names), 0))
         elif hasattr(embeddings, "loc"):
@@ -220,6 +213,7 @@ class SourceCatalog:
             names=names,
             sizes=per_name("sizes", sizes, names),
             embeddings=embeddings,
+            class_means=class_means,
             details=details,
             columns={
                 key: per_name(f"columns[{key!r}]", values, names)
@@ -303,6 +297,7 @@ class SourceCatalog:
             names=[self.names[j] for j in indices],
             sizes=self.sizes[indices],
             embeddings=self.embeddings[indices],
+            class_means=[self.class_means[j] for j in indices],
             details=[self._details[j] for j in indices],
             columns={key: values[indices] for key, values in self._columns.items()},
             fingerprint=self.fingerprint,
@@ -322,6 +317,7 @@ class SourceCatalog:
             and ours.keys() == theirs.keys()
             and all(np.array_equal(ours[k], theirs[k], equal_nan=True) for k in ours)
             and np.array_equal(self.embeddings, other.embeddings, equal_nan=True)
+            and all(map(same_or_unknown, self.class_means, other.class_means))
         )
 
     def _known_columns(self):
@@ -419,6 +415,7 @@ class SourceCatalog:
             name=self.names[j],
             size=check_size(self.sizes[j], "sizes"),
             embedding=vector if known else None,
+            class_means=self.class_means[j],
             checkpoint=detail["checkpoint"],
             architecture=detail["architecture"],
             n_classes=detail["n_classes"],
@@ -551,6 +548,7 @@ class SourceCatalog:
             folder,
             records,
             self.embeddings if self.has_embedding.any() else None,
+            self.class_means,
             fingerprint=self.fingerprint,
             unknown=self._unknown,
             copied=names_to_copy(records, copy_checkpoints),

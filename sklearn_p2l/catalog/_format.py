@@ -6,10 +6,13 @@ catalog.json is an object with
 - "fingerprint": str, of the reference network; may be absent;
 - "embeddings": the npy file with one row per source, NaN where its vector is unknown;
   absent where all are;
+- "class_means": the npy file with the class means of all sources that have any, one
+  below the other; absent where none has;
 - "sources": a list of objects with "name" and, where known, "size", "architecture",
-  "n_classes", "columns" (numbers by name, null where unknown), "metadata" and
-  "checkpoint": the path of a file inside the folder, {"external": absolute path} or
-  {"published": name}.
+  "n_classes", "n_class_means" (how many rows of that file are the source's),
+  "columns" (numbers by name, null where unknown), "metadata" and "checkpoint": the path
+  of a file inside the folder, {"external": absolute path} or {"published":
+  name}.
 
 A reader defaults what is absent, and keeps keys that it does not know. No path leads
 out of the folder, through links neither, but those that say they are external. Nothing
@@ -39,17 +42,19 @@ from sklearn_p2l.catalog._source import (
 _FORMAT = "sklearn_p2l.SourceCatalog"
 _VERSION = 2
 _FILE = "catalog.json"
-_EMBEDDINGS = re.compile(r"embeddings-[0-9a-f]{16}\.npy")
+# The two arrays in a folder, in files of their own.
+_ARRAYS = ("embeddings", "class_means")
 # Larger summary files are memory-mapped when a catalog is loaded.
 _MEMORY_MAP_BYTES = 64 * 2**20
 
-_TOP_KEYS = ("format", "version", "fingerprint", "embeddings", "sources")
+_TOP_KEYS = ("format", "version", "fingerprint", *_ARRAYS, "sources")
 _KEYS = (
     "name",
     "size",
     "checkpoint",
     "architecture",
     "n_classes",
+    "n_class_means",
     "columns",
     "metadata",
 )
@@ -78,12 +83,15 @@ def names_to_copy(records, copy_checkpoints):
     return names
 
 
-def write_catalog(folder, records, embeddings, *, fingerprint, unknown, copied):
+def write_catalog(
+    folder, records, embeddings, class_means, *, fingerprint, unknown, copied
+):
     """Write a catalog, so that the folder is complete at every moment.
 
     `records` are dicts of what is kept of each source, with checkpoints as absolute
     paths or published names; those of the names in `copied` are copied in.
-    `embeddings` is None where all vectors are unknown.
+    `embeddings` is None where all vectors are unknown; `class_means` holds an array or
+    None for each source.
     """
     for record in records:
         if record["name"] in copied and not os.path.isfile(record["checkpoint"]):
@@ -94,18 +102,24 @@ def write_catalog(folder, records, embeddings, *, fingerprint, unknown, copied):
             )
     folder.mkdir(parents=True, exist_ok=True)
     stored = [_stored(record, folder, copied) for record in records]
+    for record, means in zip(stored, class_means):
+        if means is not None:
+            record["n_class_means"] = len(means)
     content = unknown | {"format": _FORMAT, "version": _VERSION}
     if fingerprint is not None:
         content["fingerprint"] = fingerprint
     if embeddings is not None:
-        content["embeddings"] = _write_embeddings(folder, embeddings)
+        content["embeddings"] = _write_array(folder, "embeddings", embeddings)
+    known = [means for means in class_means if means is not None]
+    if known:
+        content["class_means"] = _write_array(folder, "class_means", np.vstack(known))
     content["sources"] = stored
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    replaced = _embeddings_in(folder)
+    replaced = _arrays_in(folder)
     with atomic_write(folder / _FILE) as file:
         file.write(text.encode())
-    if replaced not in (None, content.get("embeddings")):
-        (folder / replaced).unlink(missing_ok=True)
+    for name in replaced - {content.get(key) for key in _ARRAYS}:
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_catalog(folder):
@@ -124,10 +138,15 @@ def read_catalog(folder):
         for number, record in enumerate(sources, start=1)
     ]
     columns = [record.pop("columns") for record in records]
+    counts = [record.pop("n_class_means") for record in records]
+    embeddings = _read_array(
+        folder, "embeddings", content.get("embeddings"), len(sources)
+    )
     return {
         "names": [record.pop("name") for record in records],
         "sizes": [record.pop("size") for record in records],
-        "embeddings": _read_embeddings(folder, content.get("embeddings"), len(sources)),
+        "embeddings": embeddings,
+        "class_means": _read_class_means(folder, content.get("class_means"), counts),
         "details": records,
         "columns": {
             key: [known.get(key) for known in columns]
@@ -186,6 +205,7 @@ def _read_record(folder, number, record):
             "name": name,
             "size": check_size(record.get("size"), f"size of source {name!r}"),
             "columns": check_columns(name, record.get("columns")),
+            "n_class_means": _check_count(name, record.get("n_class_means", 0)),
             **check_details(
                 name,
                 checkpoint=_read_checkpoint(folder, name, record.get("checkpoint")),
@@ -253,12 +273,38 @@ def _stays_in(path, folder):
     return path != folder and path.is_relative_to(folder)
 
 
-def _read_embeddings(folder, name, n_sources):
-    """Return the vectors, mapped into memory where they are many."""
+def _check_count(name, count):
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(
+            f"n_class_means of source {name!r} must be an int, got {count!r}."
+        )
+    return count
+
+
+def _read_class_means(folder, name, counts):
+    """Return the class means of each source, None where it has none."""
+    if not any(counts):
+        return [None] * len(counts)
+    stacked = _read_array(folder, "class_means", name, sum(counts))
+    if not np.isfinite(stacked).all():
+        raise ValueError(
+            f"{folder / name} must hold finite numbers, got NaN or infinity; save the "
+            "catalog again."
+        )
+    stacked.flags.writeable = False
+    ends = np.cumsum(counts)
+    return [
+        stacked[end - count : end] if count else None
+        for end, count in zip(ends, counts)
+    ]
+
+
+def _read_array(folder, key, name, n_rows):
+    """Return an array of so many rows, mapped into memory where it is large."""
     if name is None:
-        return np.empty((n_sources, 0))
+        return np.empty((n_rows, 0))
     with _naming(folder / _FILE):
-        file = _inside(folder, name, "embeddings")
+        file = _inside(folder, name, key)
     if not file.is_file():
         raise ValueError(
             f"{folder / _FILE} names {name!r}, which is not there; copy the whole "
@@ -275,22 +321,22 @@ def _read_embeddings(folder, name, n_sources):
             f"{file} must be a npy file, got one that cannot be read ({error}); copy "
             "the folder again, or save the catalog again."
         ) from error
-    if array.ndim != 2 or array.dtype.kind != "f" or len(array) != n_sources:
+    if array.ndim != 2 or array.dtype.kind != "f" or len(array) != n_rows:
         raise ValueError(
-            f"{file} must hold floats, one row per source ({n_sources}), got "
-            f"{array.dtype} of shape {array.shape}; save the catalog again."
+            f"{file} must hold floats, {n_rows} rows, got {array.dtype} of shape "
+            f"{array.shape}; save the catalog again."
         )
     return array
 
 
-def _write_embeddings(folder, embeddings):
-    """Write vectors that are not there yet, and return the name of their file."""
-    array = np.ascontiguousarray(embeddings)
+def _write_array(folder, key, array):
+    """Write an array that is not there yet, and return the name of its file."""
+    array = np.ascontiguousarray(array)
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array)
-    name = f"embeddings-{digest.hexdigest()[:16]}.npy"
+    name = f"{key}-{digest.hexdigest()[:16]}.npy"
     try:
-        there = _read_embeddings(folder, name, len(array))
+        there = _read_array(folder, key, name, len(array))
     except ValueError:
         there = None
     if there is None or not np.array_equal(there, array, equal_nan=True):
@@ -299,13 +345,18 @@ def _write_embeddings(folder, embeddings):
     return name
 
 
-def _embeddings_in(folder):
-    """Return the name of the vectors that a folder's catalog has, if any."""
+def _arrays_in(folder):
+    """Return the names of the arrays that a folder's catalog has."""
     try:
-        name = json.loads((folder / _FILE).read_bytes())["embeddings"]
-        return name if _EMBEDDINGS.fullmatch(name) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        content = json.loads((folder / _FILE).read_bytes())
+        names = {key: content.get(key) for key in _ARRAYS}
+        return {
+            name
+            for key, name in names.items()
+            if re.fullmatch(rf"{key}-[0-9a-f]{{16}}\.npy", name or "")
+        }
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return set()
 
 
 def _stored(record, folder, copied):

@@ -21,6 +21,7 @@ _RESERVED = (
     "checkpoint",
     "architecture",
     "embedding",
+    "class_means",
     "metadata",
     "fingerprint",
     "columns",
@@ -44,6 +45,10 @@ class Source:
     embedding : array-like of shape (n_features,), default=None
         Summary vector of the source's data, as a DatasetEmbedder returns it; None if
         unknown.
+
+    class_means : array-like of shape (n_means, n_features), default=None
+        Means of the source's classes, as a DatasetEmbedder with ``class_means=True``
+        finds them; None takes those that such a vector carries, if any.
 
     checkpoint : str or path-like, default=None
         The trained weights: a file (safetensors or a torch state dict), kept with its
@@ -92,6 +97,7 @@ class Source:
     name: str
     size: float | None = None
     embedding: np.ndarray | None = None
+    class_means: np.ndarray | None = None
     checkpoint: str | None = None
     architecture: str | None = None
     n_classes: int | None = None
@@ -106,10 +112,14 @@ class Source:
         own = None if self.embedding is None else fingerprint_of(self.embedding)
         check_same_fingerprint(own, self.fingerprint, f"source {name!r}")
         checkpoint = as_checkpoint(name, self.checkpoint)
+        means = self.class_means
+        if means is None:
+            means = getattr(self.embedding, "class_means", None)
         self.__dict__.update(
             name=name,
             size=check_size(self.size, f"size of source {name!r}"),
             embedding=_check_vector(name, self.embedding),
+            class_means=None if means is None else check_means_of_classes(means),
             columns=check_columns(name, self.columns),
             fingerprint=check_fingerprint(self.fingerprint) or own,
             **check_details(
@@ -142,23 +152,22 @@ class Source:
     def __eq__(self, other):
         if not isinstance(other, Source):
             return NotImplemented
-        both_known = self.embedding is not None and other.embedding is not None
-        return self._key() == other._key() and (
-            np.array_equal(self.embedding, other.embedding)
-            if both_known
-            else self.embedding is other.embedding
+        return (
+            self._key() == other._key()
+            and same_or_unknown(self.embedding, other.embedding)
+            and same_or_unknown(self.class_means, other.class_means)
         )
 
     def _key(self):
         columns = {key: v for key, v in self.columns.items() if v is not None}
-        rest = {"embedding": None, "columns": columns}
+        rest = {"embedding": None, "class_means": None, "columns": columns}
         return self.__dict__ | rest
 
     def __hash__(self):
         return hash((self.name, self.size, self.fingerprint))
 
     def __repr__(self):
-        hidden = ("embedding", "_unknown")
+        hidden = ("embedding", "class_means", "_unknown")
         known = [
             f"{key}={value!r}"
             for key, value in self.__dict__.items()
@@ -167,8 +176,9 @@ class Source:
         return f"Source({', '.join(known)})"
 
     def __setstate__(self, state):
-        if state["embedding"] is not None:
-            state["embedding"].flags.writeable = False
+        for array in (state["embedding"], state["class_means"]):
+            if array is not None:
+                array.flags.writeable = False
         self.__dict__.update(state)
 
 
@@ -357,6 +367,25 @@ def check_size(size, what):
             f"unknown, got {size}."
         )
     return int(number) if number % 1 == 0 else number
+
+
+def check_means_of_classes(means):
+    """Return class means as a read-only array of float32; as it is, if it is one."""
+    if isinstance(means, np.ndarray) and means.dtype == np.float32:
+        if means.ndim == 2 and not means.flags.writeable:
+            return means  # checked before, or mapped into memory
+    means = check_array(
+        np.asarray(means), dtype=np.float32, copy=True, input_name="class_means"
+    )
+    means.flags.writeable = False
+    return means
+
+
+def same_or_unknown(one, other):
+    """Tell whether two arrays are equal, or both None."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def _check_vector(name, embedding):

@@ -5,12 +5,13 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 from numbers import Integral, Real
 
+import joblib
 import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_memory
 
@@ -23,6 +24,7 @@ from sklearn_p2l._compat import (
 )
 from sklearn_p2l._provenance import Vectors
 from sklearn_p2l._workers import as_worker, replacing_workers, this_process
+from sklearn_p2l.embedding._class_means import labels_of
 from sklearn_p2l.embedding._datasets import (
     check_datasets,
     check_features,
@@ -30,12 +32,11 @@ from sklearn_p2l.embedding._datasets import (
     naming,
     progress_over,
 )
-from sklearn_p2l.embedding._summary import STATISTICS, statistic_name, summarize
-from sklearn_p2l.exceptions import SignedFeaturesWarning, SkippedSamplesWarning
+from sklearn_p2l.embedding._summary import STATISTICS, finish, statistic_name, summarize
+from sklearn_p2l.exceptions import SignedFeaturesWarning
 from sklearn_p2l.samples import (
     FEATURES,
     content_key,
-    modality_of,
     name_of,
     random_part,
 )
@@ -111,6 +112,13 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         For ``max_samples="auto"``: expected L1 distance of the summary (of L1 norm 1)
         from the one of all samples, estimated after each batch from the standard
         errors of the features.
+
+    class_means : bool, default=False
+        Whether the vectors of datasets that are tasks carry the means of their classes,
+        of features of L2 norm 1, as ``vectors.class_means``: a ranking by where classes
+        lie needs them ("separability" and "coverage" of EvidenceSelector). Of more than
+        64 classes, 64 centres of their means are kept. Not together with
+        ``on_error="skip"``.
 
     image_size : int, default=None
         Side of the images given to the network, in pixels; None for the size that the
@@ -228,6 +236,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             None,
         ],
         "tolerance": [Interval(Real, 0, None, closed="neither")],
+        "class_means": ["boolean"],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
@@ -249,6 +258,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         proportion=0.1,
         max_samples=None,
         tolerance=0.02,
+        class_means=False,
         image_size=None,
         batch_size=32,
         precision="auto",
@@ -266,6 +276,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         self.proportion = proportion
         self.max_samples = max_samples
         self.tolerance = tolerance
+        self.class_means = class_means
         self.image_size = image_size
         self.batch_size = batch_size
         self.precision = precision
@@ -302,6 +313,11 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"summary must be 'mean' for max_samples='auto', got {self.summary!r}; "
                 "pass a number of samples."
+            )
+        if self.class_means and self.on_error == "skip":
+            raise ValueError(
+                "on_error must be 'raise' for class_means=True, got 'skip': every "
+                "sample must keep its label."
             )
         datasets = check_datasets(X)
         self._network, self._kept = None, OrderedDict()
@@ -368,35 +384,43 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         datasets = check_datasets(X)
         self._check_unchanged()
         check_kinds(datasets, self._takes)
-        keys = [self._key(dataset, i) for i, dataset in enumerate(datasets)]
+        labels = [labels_of(item) if self.class_means else None for item in X]
+        given = list(zip(datasets, labels))
+        keys = [self._key(*pair, i) for i, pair in enumerate(given)]
         known = {i: self._kept[key] for i, key in enumerate(keys) if key in self._kept}
-        todo = {i: d for i, d in enumerate(datasets) if i not in known}
+        todo = {i: pair for i, pair in enumerate(given) if i not in known}
         summaries = known | self._summarize_all(todo, keys)
         for i, key in enumerate(keys):
             self._keep(key, summaries[i])
-        rows = [self._finish(*summaries[i], d, i) for i, d in enumerate(datasets)]
-        return Vectors(np.vstack(rows), self.fingerprint_)
+        summaries = [summaries[i] for i in range(len(datasets))]
+        rows = [finish(s, d, i) for i, (s, d) in enumerate(zip(summaries, datasets))]
+        means = [summary.class_means for summary in summaries]
+        means = means if self.class_means else None
+        return Vectors(np.vstack(rows), self.fingerprint_, means)
 
-    def _summarize_all(self, datasets, keys):
-        """Summarise datasets, given and returned by number, several at a time."""
+    def _summarize_all(self, given, keys):
+        """Summarise datasets with labels, by number, several at a time."""
         summaries = {}
-        if not datasets:
+        if not given:
             return summaries
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-        n_jobs = min(parallel.n_jobs, len(datasets))
-        bar = progress_over(datasets.values(), n_jobs, self.max_samples, self.verbose)
+        n_jobs = min(parallel.n_jobs, len(given))
+        datasets = [dataset for dataset, _ in given.values()]
+        bar = progress_over(datasets, n_jobs, self.max_samples, self.verbose)
         with bar, replacing_workers():
             if n_jobs == 1:
                 results = (
-                    self._summarize(d, i, keys[i], bar) for i, d in datasets.items()
+                    self._summarize(*pair, i, keys[i], bar) for i, pair in given.items()
                 )
             else:
                 parent = this_process()
                 results = parallel(
-                    delayed(_summarize_as_worker)(self, d, i, keys[i], n_jobs, parent)
-                    for i, d in datasets.items()
+                    delayed(_summarize_as_worker)(
+                        self, *pair, i, keys[i], n_jobs, parent
+                    )
+                    for i, pair in given.items()
                 )
-            for i, summary in zip(datasets, results):
+            for i, summary in zip(given, results):
                 summaries[i] = summary
                 bar.update(n_jobs > 1)
         return summaries
@@ -430,13 +454,15 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             dtype=object,
         )
 
-    def _key(self, dataset, number):
+    def _key(self, dataset, labels, number):
         """What a summary depends on: content and settings; None where not known."""
         with naming(number):
             content = None if self.layer_ is None else content_key(dataset)
         settings = (self.fingerprint_, self.precision, self.on_error)
         if self.max_samples is not None:
             settings += (self.max_samples, self.tolerance, self.seed_)
+        if labels is not None:
+            settings += (joblib.hash(labels),)
         return None if content is None else (content, settings)
 
     def _keep(self, key, summary):
@@ -447,7 +473,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             if len(self._kept) > _N_KEPT:
                 self._kept.popitem(last=False)
 
-    def _summarize(self, dataset, number, key, bar=None):
+    def _summarize(self, dataset, labels, number, key, bar=None):
         """Summarise one dataset, or look its summary up."""
         if bar is not None:
             name = name_of(dataset) or f"dataset {number}"
@@ -455,45 +481,29 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         with naming(number):
             if self.layer_ is None:
                 features = check_features(dataset, self.n_features_out_)
-                return summarize([features], self.summary, self.proportion), []
+                return summarize([features], self.summary, self.proportion, y=labels)
+
+            def compute():
+                return self._summarize_samples(dataset, labels, bar)
+
             if key is None:
-                return self._summarize_samples(dataset, bar)
+                return compute()
             memory = self.memory
             if isinstance(memory, os.PathLike):
                 memory = os.fspath(memory)
             look_up = check_memory(memory).cache(_call, ignore=["compute"])
-            return look_up(*key, compute=lambda: self._summarize_samples(dataset, bar))
+            return look_up(*key, compute=compute)
 
-    def _finish(self, vector, skipped, dataset, number):
-        """Tell of skipped samples, check a summary and normalise it."""
-        if skipped:
-            unit = modality_of(dataset).unit
-            warnings.warn(
-                f"Skipped {len(skipped)} {unit}(s) that cannot be used; the first: "
-                f"{skipped[0].rstrip('.')}. Mend or remove them, or pass "
-                "on_error='raise' to stop at the first.",
-                SkippedSamplesWarning,
-                stacklevel=3,
-            )
-        if not np.isfinite(vector).all():
-            raise ValueError(
-                f"dataset {number}: the summary must be finite, got NaN or infinity "
-                "from the network; pass precision='float32' or check the weights."
-            )
-        if not vector.any():
-            raise ValueError(
-                f"dataset {number}: the summary must not be all zero: no unit of the "
-                "layer responds to any sample; choose another layer or other weights."
-            )
-        return normalize(vector[np.newaxis], norm="l1")
-
-    def _summarize_samples(self, dataset, bar):
+    def _summarize_samples(self, dataset, labels, bar):
         networks = load_networks()
         network, skipped = self._get_network(), []
         device = networks.choose_device(self.device)
         n_total = None
         if self.max_samples is not None:
             n_samples = None if self.max_samples == "auto" else self.max_samples
+            if labels is not None:  # of the same samples as without them
+                order = check_random_state(self.seed_).permutation(len(labels))
+                labels = labels[order[:n_samples]]
             dataset, n_total = random_part(
                 dataset, n_samples, self.seed_, on_error=self.on_error
             )
@@ -517,14 +527,15 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             device=device,
         )
         known_size = self.max_samples == "auto" and n_total is not None
-        vector = summarize(
+        summary = summarize(
             features,
             self.summary,
             self.proportion,
             tolerance=self.tolerance if known_size else 0.0,
             n_total=n_total,
+            y=labels,
         )
-        return vector, skipped
+        return replace(summary, skipped=skipped)
 
     def _open_network(self):
         return load_networks().open_network(
@@ -572,7 +583,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _summarize_as_worker(embedder, dataset, number, key, n_workers, parent):
+def _summarize_as_worker(embedder, dataset, labels, number, key, n_workers, parent):
     """Summarise one dataset in a process that may get others after it."""
     global _last_network
     with as_worker(n_workers, parent, embedder.device):
@@ -581,7 +592,7 @@ def _summarize_as_worker(embedder, dataset, number, key, n_workers, parent):
             if fitted_for == embedder.fingerprint_:
                 embedder._network = network
             _last_network = embedder.fingerprint_, embedder._get_network()
-        return embedder._summarize(dataset, number, key)
+        return embedder._summarize(dataset, labels, number, key)
 
 
 def _call(key, settings, compute):

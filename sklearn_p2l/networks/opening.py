@@ -39,13 +39,15 @@ def open_network(
     seed: int = 0,
     metadata: dict[str, str] | None = None,
     samples: Any = (),
+    with_head: bool = False,
 ) -> Network:
     """Build a network and give it its weights; global random state stays as it was.
 
     `weights`: a name under which they are published ("DEFAULT", "IMAGENET1K_V1"), a
     file, or None for random weights by `seed`. A factory's own weights count as
     "DEFAULT". `metadata`: how a network without a file is built again. `samples`: what
-    a network of text with random weights takes its vocabulary from.
+    a network of text with random weights takes its vocabulary from. `with_head`: the
+    last layer must be that of the weights, whatever its number of classes.
     """
     state, origin = None, ""
     if isinstance(backbone, os.PathLike) or is_file_name(backbone):
@@ -64,9 +66,28 @@ def open_network(
         origin = published.name
         state = _fetch(published)
     if state is not None:
+        if with_head:
+            _resize_head(network, state, origin)
         load_weights(network.model, state, head=network.head, origin=origin)
     network.check()
     return network.eval()
+
+
+def _resize_head(network: Network, state: dict[str, torch.Tensor], origin: str) -> None:
+    """Make the last layer one that its weights among those of a file fit."""
+    own = {k: v for k, v in state.items() if k.startswith(f"{network.head}.")}
+
+    def fits() -> bool:
+        wanted = network.model.state_dict()
+        return all(k in wanted and wanted[k].shape == v.shape for k, v in own.items())
+
+    if own and not fits():
+        network.reset_classifier(len(next(iter(own.values()))))
+    if not own or not fits():
+        raise ValueError(
+            f"the weights from {origin} must have their own last layer, "
+            f"{network.head!r} of {network.architecture}, which they lack."
+        )
 
 
 def family_of(backbone: str | Callable[[], nn.Module]) -> Family:

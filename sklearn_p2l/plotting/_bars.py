@@ -19,6 +19,7 @@ from sklearn_p2l.plotting._drawing import (
     name_rows,
     new_axes,
 )
+from sklearn_p2l.selection._explain import chances_of_best
 from sklearn_p2l.selection._pipeline import ranker_and_vectors
 from sklearn_p2l.selection._ranker import known_sizes
 
@@ -28,7 +29,8 @@ class RankingDisplay:
 
     For each source, best on top, the bars of all terms are stacked, positive ones to
     the right of 0 and negative ones to the left, and a marker shows their sum E.
-    Sources that may not be used (E = -inf) are left out.
+    Sources that may not be used (E = -inf) are left out. Where the ranker tells it,
+    the chance of being the best stands on the right.
 
     Parameters
     ----------
@@ -40,6 +42,9 @@ class RankingDisplay:
 
     order : ndarray of int
         Positions of the sources, best first.
+
+    p_best : ndarray of shape (n_sources,), default=None
+        The chance of each source to be the best.
 
     Attributes
     ----------
@@ -69,10 +74,11 @@ class RankingDisplay:
     ['cars', 'birds']
     """
 
-    def __init__(self, *, terms, names, order):
+    def __init__(self, *, terms, names, order, p_best=None):
         self.terms = terms
         self.names = names
         self.order = order
+        self.p_best = p_best
 
     def plot(self, ax=None, *, top=None):
         """Draw the ranking.
@@ -127,6 +133,10 @@ class RankingDisplay:
         else:
             ax.set_xlabel("score E, the sum of its terms")
         name_rows(ax, [self.names[i] for i in order])
+        if self.p_best is not None:
+            right = ax.secondary_yaxis("right")
+            right.set_yticks(rows, [f"{self.p_best[i]:.0%}" for i in order])
+            right.set_ylabel("P(best)")
         draw_legend(ax, handles=[*self.bars_.values(), self.scores_])
         return drawn(self, ax)
 
@@ -164,16 +174,20 @@ class RankingDisplay:
         ranker, X = ranker_and_vectors(estimator, _one_target(x))
         terms = ranker.decision_terms(X)
         order = ranker._order(sum(terms.values()))[0]
+        chances = chances_of_best(ranker, X)
         return cls.from_predictions(
             {name: term[0] for name, term in terms.items()},
             names=ranker.source_labels_,
             order=order[order >= 0],  # -1 stands for no source
+            p_best=None if chances is None else chances[0],
             top=top,
             ax=ax,
         )
 
     @classmethod
-    def from_predictions(cls, terms, *, names, order=None, top=None, ax=None):
+    def from_predictions(
+        cls, terms, *, names, order=None, p_best=None, top=None, ax=None
+    ):
         """Draw the ranking for given terms.
 
         Parameters
@@ -188,6 +202,10 @@ class RankingDisplay:
         order : array-like of int, default=None
             Positions of the sources, best first; those that are absent are left out.
             None orders them by E.
+
+        p_best : array-like of shape (n_sources,), default=None
+            The chance of each source to be the best, as `predict_proba` of an
+            EvidenceSelector gives it for one target.
 
         top : int, default=None
             Number of best sources to show; None shows all.
@@ -222,7 +240,10 @@ class RankingDisplay:
                 f"got the sums {E}; pass what decision_terms returns for one target."
             )
         names = check_names(names, "names", len(E))
-        display = cls(terms=checked, names=names, order=_check_order(order, E))
+        if p_best is not None:
+            p_best = check_numbers(p_best, "p_best", 1, shape)
+        order = _check_order(order, E)
+        display = cls(terms=checked, names=names, order=order, p_best=p_best)
         return display.plot(ax, top=top)
 
 
@@ -236,7 +257,7 @@ def _one_target(x):
         if hasattr(x, "to_frame"):
             x = x.to_frame().T
         elif isinstance(x, Vectors):
-            x = Vectors(np.asarray(x)[np.newaxis], x.fingerprint)
+            x = Vectors(np.asarray(x)[np.newaxis], x.fingerprint, [x.class_means])
         else:
             x = x[np.newaxis]
     if len(x) != 1:

@@ -16,10 +16,10 @@ from sklearn_p2l._alignment import align_improvements
 from sklearn_p2l._compat import HasMethods, Interval, StrOptions, _fit_context
 from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
 from sklearn_p2l.catalog import SourceCatalog
-from sklearn_p2l.divergence import METRICS
 from sklearn_p2l.selection._opened import SCORES, score_sources
-from sklearn_p2l.selection._ranker import RankingMixin, zscore
+from sklearn_p2l.selection._ranker import RankingMixin, are_same, zscore
 from sklearn_p2l.selection._signals import (
+    ONE_PASS,
     Known,
     Targets,
     has_known_sign,
@@ -27,7 +27,6 @@ from sklearn_p2l.selection._signals import (
     values_of,
 )
 from sklearn_p2l.selection._weights import (
-    draw_improvements,
     equal_weights,
     learn_weights,
     prior_of,
@@ -66,8 +65,8 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
 
     signals : "auto" or sequence of str, default="auto"
         What is known of a source and a target; see the notes. "auto" takes all of
-        "size", "prior", "kl", "logme", "probe" and "knn" for which there is what they
-        need.
+        "size", "prior", "kl" (of features that have a sign "cosine"), "separability",
+        "logme", "probe" and "knn" for which there is what they need.
 
     weights : {"learned", "equal"} or mapping of str to float, default="learned"
         How the signals are weighed: as measured improvements teach, equally, or by
@@ -78,6 +77,10 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         Open the networks of only so many sources for each target: those with the
         highest score by the other signals; the rest rank behind them, by these. None
         opens all. Training targets have all those opened that were measured.
+
+    exclude_self : bool, default=False
+        Whether a source whose vector is that of the target is no candidate for it: it
+        ranks last, with E = -inf, and nothing is learned from its improvement.
 
     image_size : int, default=None
         Height and width of images in the sources' networks; None is that which a
@@ -107,9 +110,9 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         How strongly weights were pulled to equal ones; inf is all the way. Only if
         weights were learned.
 
-    left_out_scores_ : ndarray of shape (n_strengths,)
-        Mean Spearman correlation of left-out targets for each strength that was tried,
-        from weak to inf. Only if weights were learned.
+    left_out_errors_ : ndarray of shape (n_strengths,)
+        Mean squared error of z-scored improvements of left-out targets, for each
+        strength that was tried, from weak to inf. Only if weights were learned.
 
     prior_ : ndarray of shape (n_sources,)
         Mean z-scored improvement of each source on the training targets, shrunk by how
@@ -150,9 +153,16 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
     - "prior": the mean improvement of the source on the other training targets;
     - a divergence by the name of its metric, "kl", "cosine", ...: of vectors of the
       reference network, lower is better;
+    - "separability": the share of the spread of the target's class means, in the
+      features of the reference network, that lies in the directions in which those of
+      the source differ; "coverage": how near the target's class means are to the
+      nearest of the source's. Need class means of both
+      (``DatasetEmbedder(class_means=True)``);
     - "logme", "probe", "knn", "h_score": how well the features of the source's own
       network tell the target's labels apart. Needs checkpoints, and targets with
-      labels; of more than 2,000 samples, 2,000 are used.
+      labels; of more than 2,000 samples, 2,000 are used;
+    - "leep": how well the classes of the source tell them apart, for which the
+      checkpoint must have its own last layer; it favours sources of many classes.
 
     Scores of opened networks are remembered for as long as the process lives, features
     in `memory`; so folds of a cross-validation compute none of them twice.
@@ -178,7 +188,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
     >>> selector.predict([[1, 9, 2]])
     array([['cars', 'scenes', 'birds']], dtype='<U6')
     >>> selector.predict_proba([[1, 9, 2]]).round(1)
-    array([[0. , 0.8, 0.2]])
+    array([[0. , 0.9, 0. ]])
     """
 
     _parameter_constraints: dict = {
@@ -187,6 +197,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         "signals": [StrOptions({"auto"}), "array-like"],
         "weights": [StrOptions({"learned", "equal"}), Mapping],
         "n_opened": [Interval(Integral, 1, None, closed="left"), None],
+        "exclude_self": ["boolean"],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "device": "no_validation",
@@ -202,6 +213,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         signals="auto",
         weights="learned",
         n_opened=None,
+        exclude_self=False,
         image_size=None,
         memory=None,
         device="auto",
@@ -213,6 +225,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         self.signals = signals
         self.weights = weights
         self.n_opened = n_opened
+        self.exclude_self = exclude_self
         self.image_size = image_size
         self.memory = memory
         self.device = device
@@ -247,8 +260,8 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             sources and targets.
         """
         for attribute in (
-            *("prior_", "strength_", "left_out_scores_", "noise_", "spread_"),
-            *("embedder_", "_covariance"),
+            *("prior_", "strength_", "left_out_errors_", "noise_", "spread_"),
+            *("embedder_", "_learned", "_levels"),
         ):
             vars(self).pop(attribute, None)
         self.sources_ = self.sources
@@ -266,6 +279,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         if y is None or self.weights != "learned":
             self.weights_ = self._given_weights(free)
             return self
+        y = np.where(self._are_selves(targets), np.nan, y)
         values = self._cheap_signals(targets)
         values |= self._opened_signals(targets, opened=~np.isnan(y))
         if "prior" in values:
@@ -274,10 +288,12 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         learned = learn_weights(z, y, free)
         self.weights_ = dict(zip(self.signals_, learned.values.tolist()))
         self.strength_, self.noise_ = learned.strength, learned.noise
-        self.left_out_scores_ = learned.left_out_scores
-        self._covariance = learned.covariance
-        spreads = [np.nanstd(row) for row in y if not np.isnan(row).all()]
-        self.spread_ = float(np.mean(spreads)) if spreads else 0.0
+        self.left_out_errors_, self._learned = learned.left_out_errors, learned
+        known = [row[~np.isnan(row)] for row in y if not np.isnan(row).all()]
+        self._levels = np.array(
+            [(row.mean(), max(row.std(), np.finfo(float).tiny)) for row in known]
+        )
+        self.spread_ = float(self._levels[:, 1].mean()) if known else 0.0
         return self
 
     def _given_weights(self, free):
@@ -300,6 +316,9 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         """The names of signals, after a look at whether each has what it needs."""
         if isinstance(self.signals, str):
             absent = {name: lacking(name, known) for name in _AUTO}
+            if absent["kl"] is not None and lacking("cosine", known) is None:
+                absent = {"cosine" if n == "kl" else n: w for n, w in absent.items()}
+                absent["cosine"] = None
             chosen = [name for name, what in absent.items() if what is None]
             if not chosen:
                 raise ValueError(
@@ -312,8 +331,14 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             raise ValueError(
                 f"signals must be different names, at least one, got {chosen}."
             )
-        _check_nothing_lacks(chosen, known)
+        self._check_nothing_lacks(known.targets, chosen)
         return chosen
+
+    def _are_selves(self, targets):
+        """Where a source is the target itself, (n_targets, n_sources)."""
+        if not self.exclude_self:
+            return np.zeros((len(targets), len(self.sources_)), dtype=bool)
+        return are_same(self.sources_, targets.vectors)
 
     def _known(self, targets):
         return Known(self.sources_, targets, getattr(self, "prior_", None))
@@ -322,29 +347,47 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         """Targets in the forms that they are given in."""
         if _are_vectors(X):
             check_same_fingerprint(fingerprint_of(X), self.fingerprint_, "X")
-            vectors = check_array(X, dtype=np.float64, input_name="X")
-            return Targets(len(vectors), vectors)
+            vectors = check_array(np.asarray(X), dtype=np.float64, input_name="X")
+            return Targets(len(vectors), vectors, getattr(X, "class_means", None))
         if not isinstance(X, (list, tuple)) or not len(X):
             raise ValueError(
                 "X must be a list of Tasks, one for each target, or an array of their "
                 f"vectors, got {type(X).__name__}; pass [task] for a single one."
             )
+        embedder = getattr(self, "embedder_", None)
         return Targets(
-            len(X), tasks=list(X), can_be_embedded=hasattr(self, "embedder_")
+            len(X),
+            tasks=list(X),
+            can_be_embedded=embedder is not None,
+            can_have_class_means=getattr(embedder, "class_means", False),
         )
 
     def _check_targets(self, X):
         """Targets in the forms that the signals in use need."""
         targets = self._as_targets(X)
-        _check_nothing_lacks(self.signals_, self._known(targets))
+        self._check_nothing_lacks(targets)
         return self._embedded(targets)
+
+    def _check_nothing_lacks(self, targets, signals=None):
+        known = self._known(targets)
+        for name in self.signals_ if signals is None else signals:
+            absent = lacking(name, known)
+            if absent is not None:
+                raise ValueError(f"{absent}.")
+        if self.exclude_self:
+            absent = lacking("cityblock", known)
+            if absent is not None:
+                raise ValueError(f"exclude_self=True compares vectors: {absent}.")
 
     def _embedded(self, targets):
         """Targets with their vectors, where the signals in use need any."""
-        if targets.vectors is None and set(self.signals_) & set(METRICS):
+        needs_vectors = self.exclude_self or set(self.signals_) & ONE_PASS
+        if targets.vectors is None and needs_vectors:
             embedded = self.embedder_.transform(targets.tasks)
             check_same_fingerprint(fingerprint_of(embedded), self.fingerprint_, "X")
-            return replace(targets, vectors=np.asarray(embedded))
+            means = getattr(embedded, "class_means", None)
+            targets = replace(targets, vectors=np.asarray(embedded), class_means=means)
+            self._check_nothing_lacks(targets)
         return targets
 
     def _cheap_signals(self, targets):
@@ -374,21 +417,30 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         terms = {name: self.weights_[name] * values for name, values in z.items()}
         if not opened.all():
             terms["unopened"] = _behind(sum(terms.values()), opened)
+        selves = self._are_selves(X)
+        if selves.any():
+            terms["excluded"] = np.where(selves, -np.inf, 0.0)
         return terms
 
     def _standardised(self, targets):
         """z-scores of the signals by name, and which sources were opened."""
-        z = {name: zscore(v) for name, v in self._cheap_signals(targets).items()}
-        opened = np.ones((len(targets), len(self.sources_)), dtype=bool)
+        candidates = ~self._are_selves(targets)
+
+        def standardised(values):
+            return zscore(np.where(candidates, values, np.nan))
+
+        z = {name: standardised(v) for name, v in self._cheap_signals(targets).items()}
+        opened = candidates.copy()
         some_stay_closed = self.n_opened is not None and len(z) < len(self.signals_)
         if some_stay_closed and self.n_opened < len(self.sources_):
             weighed = (self.weights_[name] * values for name, values in z.items())
-            E = sum(weighed, np.zeros(opened.shape))
+            E = np.where(candidates, sum(weighed, np.zeros(opened.shape)), -np.inf)
             opened[:] = False
             np.put_along_axis(opened, self._order(E, self.n_opened), True, axis=1)
+            opened &= candidates
         scores = self._opened_signals(targets, opened=opened)
         z |= {name: zscore(values) for name, values in scores.items()}
-        return {name: z[name] for name in self.signals_}, opened
+        return {name: z[name] for name in self.signals_}, opened | ~candidates
 
     @available_if(_learned)
     def predict_proba(self, X):
@@ -422,7 +474,8 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         Returns
         -------
         regret : ndarray of shape (n_targets, n_sources)
-            At least 0, in the unit of the improvements that were measured.
+            At least 0, in the unit of the improvements that were measured; inf of a
+            source that is no candidate.
         """
         check_is_fitted(self)
         behind = [
@@ -431,6 +484,34 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         ]
         return np.array(behind) * self.spread_
 
+    @available_if(_learned)
+    def transfer_proba(self, X):
+        """Compute the chance of each source to be better than no transfer.
+
+        Where it is below one half for the first of a ranking, what improvements were
+        measured against, such as random weights, is the better bet.
+
+        Parameters
+        ----------
+        X : sequence of n_targets tasks or datasets, or array-like of shape \
+                (n_targets, n_features)
+            As in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_targets, n_sources)
+            The share of draws in which the source's improvement is above 0. How much a
+            target gains from its sources in the mean, and how much these differ, is
+            drawn from the training targets.
+        """
+        check_is_fitted(self)
+        chances = []
+        for draws in self._draws(X):
+            rows = np.random.default_rng(0).integers(len(self._levels), size=len(draws))
+            mean, spread = self._levels[rows].T[:, :, np.newaxis]
+            chances.append((mean + spread * draws > 0).mean(axis=0))
+        return np.array(chances)
+
     def _draws(self, X):
         """Draws of z-scored improvements, (n_draws, n_sources), target by target."""
         if not hasattr(self, "noise_"):
@@ -438,10 +519,11 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
                 "how sure a ranking is can be told only where fit was given measured "
                 "improvements, got none; pass y to fit."
             )
-        z, _ = self._standardised(self._check_targets(X))
-        weights = list(self.weights_.values())
-        for signals in np.array(list(z.values())).swapaxes(0, 1):
-            yield draw_improvements(weights, self._covariance, self.noise_, signals)
+        targets = self._check_targets(X)
+        z, _ = self._standardised(targets)
+        of_targets = np.array(list(z.values())).swapaxes(0, 1)
+        for signals, selves in zip(of_targets, self._are_selves(targets)):
+            yield np.where(selves, -np.inf, self._learned.draw(signals))
 
     def with_sources(self, sources):
         """Return a fitted selector for other sources, with the weights learned here.
@@ -477,14 +559,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         return tags
 
 
-_AUTO = ("size", "prior", "kl", "logme", "probe", "knn")
-
-
-def _check_nothing_lacks(names, known):
-    for name in names:
-        absent = lacking(name, known)
-        if absent is not None:
-            raise ValueError(f"{absent}.")
+_AUTO = ("size", "prior", "kl", "separability", "logme", "probe", "knn")
 
 
 def _are_vectors(X):

@@ -31,7 +31,8 @@ def explain(estimator, X, *, targets=None, as_frame=True):
         (from 1), "source",
         "size", "E", one for each of its terms, such as "size_term" and
         "divergence_term" (their sum is E), and "margin", by how much E is above that
-        of the next source.
+        of the next source; of an EvidenceSelector that has learned from improvements
+        also "p_best", the chance of being the best.
 
     Raises
     ------
@@ -62,10 +63,16 @@ def explain(estimator, X, *, targets=None, as_frame=True):
     return pd.DataFrame(rows) if as_frame else rows
 
 
+def chances_of_best(ranker, X):
+    """P(best) of each source (n_targets, n_sources), of a ranker that can tell."""
+    return ranker.predict_proba(X) if hasattr(ranker, "noise_") else None
+
+
 def _rows(ranker, X, targets):
     terms = ranker.decision_terms(X)
     E = sum(terms.values())
     ranker._check_pick(E)
+    chances = chances_of_best(ranker, X)
     if targets is None:
         targets = X.index if hasattr(X, "columns") else range(len(E))
     rows = []
@@ -81,6 +88,7 @@ def _rows(ranker, X, targets):
                 "E": E[i, j].item(),
                 **{f"{name}_term": term[i, j].item() for name, term in terms.items()},
                 "margin": margin.item(),
+                **({} if chances is None else {"p_best": chances[i, j].item()}),
             }
             for rank, (j, margin) in enumerate(zip(order, margins), start=1)
         ]

@@ -12,9 +12,9 @@ from functools import lru_cache, partial
 import joblib
 import numpy as np
 from joblib import Parallel, delayed
+from scipy.special import softmax
 from sklearn.utils.validation import check_memory
 
-from sklearn_p2l import transferability
 from sklearn_p2l._compat import load_networks, progress_bar
 from sklearn_p2l._files import hash_file
 from sklearn_p2l._workers import (
@@ -24,13 +24,16 @@ from sklearn_p2l._workers import (
     this_process,
 )
 from sklearn_p2l.samples import content_key, take
+from sklearn_p2l.transferability import leep_score, score_features
 
-# To add a score, name a function of features and labels here.
+# What each score is made of: the features of a source's network, or the probabilities
+# that its own last layer gives.
 SCORES = {
-    "logme": transferability.logme_score,
-    "probe": transferability.probe_score,
-    "knn": transferability.knn_score,
-    "h_score": transferability.h_score,
+    "logme": "features",
+    "probe": "features",
+    "knn": "features",
+    "h_score": "features",
+    "leep": "probabilities",
 }
 # Of larger targets so many samples, drawn at random, say as much.
 MOST_SAMPLES = 2000
@@ -148,42 +151,58 @@ def _remember(key, value):
 def _score_one(source, todo, *, names, image_size, memory, device, n_workers, parent):
     """Scores of one source, a dict for each task; its network is opened if need be."""
     look_up = check_memory(memory).cache(_call, ignore=["compute"])
+    kinds = {SCORES[name] for name in names}
     opened = []
 
-    def features(X):
+    def compute(kind, X):
         networks = load_networks()
         if not opened:
             with one_training_at_a_time:
-                opened.append(_open(networks, source, image_size))
-        batches = networks.extract_features(
-            opened[0],
-            opened[0].read(X, 32),
-            precision="auto",
-            device=networks.choose_device(device),
-        )
-        return np.concatenate(list(batches))
+                opened.append(_open(source, image_size, "probabilities" in kinds))
+        batches = opened[0].read(X, 32)
+        where = dict(precision="auto", device=networks.choose_device(device))
+        if kind == "features":
+            parts = networks.extract_features(opened[0], batches, **where)
+            return np.concatenate(list(parts))
+        return softmax(networks.predict_logits(opened[0], batches, **where), axis=1)
 
     rows = []
     with as_worker(n_workers, parent, device):
         for _, (settings, content, _), X, y in todo:
             try:
-                if content is None:
-                    F = features(X)
-                else:
-                    F = look_up(content, settings, compute=partial(features, X))
-                rows.append({name: SCORES[name](F, y) for name in names})
+                outputs = {}
+                for kind in sorted(kinds):
+                    call = partial(compute, kind, X)
+                    if content is None:
+                        outputs[kind] = call()
+                    else:
+                        outputs[kind] = look_up(content, settings, kind, compute=call)
+                rows.append(_scores(outputs, y, names))
             except (OSError, ValueError) as error:
                 raise type(error)(f"source {source.name!r}: {error}") from error
     return rows
 
 
-def _open(networks, source, image_size):
+def _scores(outputs, y, names):
+    """Scores by name, of what a network gives by kind."""
+    scores = {}
+    of_features = [name for name in names if SCORES[name] == "features"]
+    if of_features:
+        scores |= score_features(outputs["features"], y, of_features)
+    if "leep" in names:
+        scores["leep"] = leep_score(outputs["probabilities"], y)
+    return scores
+
+
+def _open(source, image_size, with_head):
     backbone, weights = source.architecture, source.checkpoint
     if backbone is None:  # the file itself names it
         backbone, weights = weights, None
-    return networks.open_network(backbone, weights=weights, image_size=image_size)
+    return load_networks().open_network(
+        backbone, weights=weights, image_size=image_size, with_head=with_head
+    )
 
 
-def _call(content, settings, compute):
-    """Compute features; what joblib.Memory caches by `content` and `settings`."""
+def _call(content, settings, kind, compute):
+    """Compute what a network gives; joblib.Memory caches it by all but `compute`."""
     return compute()

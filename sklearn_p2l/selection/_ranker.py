@@ -269,8 +269,7 @@ class DivergenceMixin:
             return np.where(D <= _SAME, np.nan, D) if self.exclude_self else D
         D = divergences_from(catalog, X, metric=self.metric, epsilon=epsilon)
         if self.exclude_self:
-            apart = pairwise_divergence(X, catalog.embeddings, metric="cityblock")
-            D[apart <= _SAME] = np.nan
+            D[are_same(catalog, X)] = np.nan
         return D
 
     def __sklearn_tags__(self):
@@ -278,6 +277,11 @@ class DivergenceMixin:
         tags.input_tags.positive_only = self.metric in NON_NEGATIVE
         tags.input_tags.allow_nan = self.metric == "precomputed"
         return tags
+
+
+def are_same(catalog, X):
+    """Where a source's vector is that of a target, (n_targets, n_sources)."""
+    return pairwise_divergence(X, catalog.embeddings, metric="cityblock") <= _SAME
 
 
 def divergences_from(catalog, X, *, metric, epsilon=EPSILON):

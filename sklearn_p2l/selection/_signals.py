@@ -1,16 +1,19 @@
 """Signals: what is known of a source and a target, each by a short function.
 
 To add one that needs no network of a source, write a function of `Known` that returns
-values (n_targets, n_sources), higher being better, and one that says what is lacking;
-name the two in `_SIGNALS`. Scores of a source's own features are in `_opened`.
+values (n_targets, n_sources) or (n_sources,), higher being better, and one that says
+what is lacking; name the two in `_SIGNALS`. Scores of a source's own features are in
+`_opened`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import orth
+from sklearn.metrics import pairwise_distances
 
 from sklearn_p2l.catalog import SourceCatalog, has_weights
-from sklearn_p2l.divergence import METRICS
+from sklearn_p2l.divergence import METRICS, NON_NEGATIVE
 from sklearn_p2l.selection._opened import SCORES
 from sklearn_p2l.selection._ranker import divergences_from
 from sklearn_p2l.task import Task
@@ -23,9 +26,12 @@ class Targets:
     n: int
     #: (n_targets, n_features)
     vectors: np.ndarray | None = None
+    #: Of each target, (n_means, n_features) or None.
+    class_means: tuple | None = None
     tasks: list | None = None
-    #: Whether vectors can be had, though they are not here yet.
+    #: Whether vectors, and with them class means, can be had, but are not here yet.
     can_be_embedded: bool = False
+    can_have_class_means: bool = False
 
     def __len__(self):
         return self.n
@@ -61,7 +67,58 @@ def _prior_lacks(known):
     return None
 
 
-_SIGNALS = {"size": (_size, _size_lacks), "prior": (_prior, _prior_lacks)}
+def _separability(known):
+    """Share of the spread of a target's class means that a source's classes span."""
+    spreads = [means - means.mean(axis=0) for means in known.targets.class_means]
+    values = np.zeros((len(spreads), len(known.catalog)))
+    for j, means in enumerate(known.catalog.class_means):
+        directions = orth((means - means.mean(axis=0)).T, rcond=1e-5)
+        for i, spread in enumerate(spreads):
+            total = np.sum(spread**2)
+            if total > 0:
+                values[i, j] = np.sum((spread @ directions) ** 2) / total
+    return values
+
+
+def _coverage(known):
+    """How near a target's class means are to the nearest of a source, on average."""
+    sources, targets = known.catalog.class_means, known.targets.class_means
+    return -np.array(
+        [
+            [pairwise_distances(own, means).min(axis=1).mean() for means in sources]
+            for own in targets
+        ]
+    )
+
+
+def _class_means_lack(known):
+    catalog, targets = known.catalog, known.targets
+    without = [n for n, m in zip(catalog.names, catalog.class_means) if m is None]
+    if without:
+        return (
+            "signals 'separability' and 'coverage' need the class means of all sources,"
+            f" which are not there for {without[:5]}: embed their tasks by "
+            "DatasetEmbedder(class_means=True)"
+        )
+    if targets.class_means is None and not targets.can_have_class_means:
+        return (
+            "signals 'separability' and 'coverage' need the class means of targets: "
+            "pass Tasks as X and an embedder with class_means=True, or its vectors of "
+            "tasks as X"
+        )
+    if any(means is None for means in targets.class_means or ()):
+        return "signals 'separability' and 'coverage' need targets with labels"
+    return None
+
+
+_SIGNALS = {
+    "size": (_size, _size_lacks),
+    "prior": (_prior, _prior_lacks),
+    "separability": (_separability, _class_means_lack),
+    "coverage": (_coverage, _class_means_lack),
+}
+# Those that look at targets through the reference network.
+ONE_PASS = {"separability", "coverage", *METRICS}
 
 
 def has_known_sign(name):
@@ -75,10 +132,11 @@ def values_of(name, known):
         vectors = known.targets.vectors
         return -divergences_from(known.catalog, vectors, metric=name)
     if name in _SIGNALS:
-        of_sources = _SIGNALS[name][0](known)
+        values = _SIGNALS[name][0](known)
     else:
-        of_sources = np.asarray(known.catalog.column(name), dtype=np.float64)
-    return np.tile(of_sources, (len(known.targets), 1))
+        values = np.asarray(known.catalog.column(name), dtype=np.float64)
+    shape = len(known.targets), len(known.catalog)
+    return np.array(np.broadcast_to(values, shape))
 
 
 def lacking(name, known):
@@ -89,6 +147,11 @@ def lacking(name, known):
     if name in METRICS:
         if catalog.n_features == 0 or not catalog.has_embedding.all():
             return f"signal {name!r} needs vectors of all sources"
+        if name in NON_NEGATIVE and np.min(catalog.embeddings) < 0:
+            return (
+                f"signal {name!r} needs features without a sign: take another "
+                "divergence, such as 'cosine'"
+            )
         if targets.vectors is None and not targets.can_be_embedded:
             return (
                 f"signal {name!r} needs vectors of targets: pass an embedder, or "

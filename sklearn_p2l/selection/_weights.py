@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import lsq_linear
 
-from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.selection._ranker import zscore
 
 # Strengths of the pull towards equal weights that are tried, relative to the number of
@@ -28,12 +27,39 @@ class Weights:
     values: np.ndarray
     #: Of `STRENGTHS`, the one in use.
     strength: float
-    #: Mean Spearman correlation of left-out targets for each of `STRENGTHS`.
-    left_out_scores: np.ndarray
+    #: Mean squared error of left-out targets for each of `STRENGTHS`.
+    left_out_errors: np.ndarray
     #: Standard deviation of improvements around what left-out targets were given.
     noise: float
     #: (n_signals, n_signals), of the weights.
     covariance: np.ndarray
+    #: How many targets all of this was learned from.
+    n_targets: int
+
+    def draw(self, signals):
+        """Draw z-scored improvements of the sources of one target.
+
+        How large the noise is, is known the worse, the fewer targets it was learned
+        from: its square is drawn from its posterior, a scaled inverse chi-squared.
+
+        Parameters
+        ----------
+        signals : ndarray of shape (n_signals, n_sources)
+            z-scores.
+
+        Returns
+        -------
+        draws : ndarray of shape (n_draws, n_sources)
+            The same for the same input.
+        """
+        rng, shape = np.random.default_rng(0), (_N_DRAWS, signals.shape[1])
+        degrees = max(1, self.n_targets - 1)
+        scale = np.sqrt(degrees / rng.chisquare(degrees, (_N_DRAWS, 1)))
+        off = rng.multivariate_normal(
+            np.zeros(len(self.values)), self.covariance, _N_DRAWS, method="cholesky"
+        )
+        noise = rng.normal(scale=self.noise, size=shape)
+        return self.values @ signals + scale * (off @ signals + noise)
 
 
 def learn_weights(signals, improvements, free):
@@ -51,7 +77,7 @@ def learn_weights(signals, improvements, free):
     Returns
     -------
     weights : Weights
-        The strength is the one whose left-out targets have the highest correlation; of
+        The strength is the one with the smallest squared error of left-out targets; of
         equal ones, the largest.
     """
     rows = ~np.isnan(improvements)
@@ -59,7 +85,7 @@ def learn_weights(signals, improvements, free):
         known &= known.any() and np.ptp(row[known]) > 0
     informative = np.flatnonzero(rows.any(axis=1))
     y = zscore(improvements)
-    scores, left_out = [], []
+    errors, left_out = [], []
     for strength in STRENGTHS:
         predicted = np.full(y.shape, np.nan)
         for i in informative:
@@ -68,36 +94,18 @@ def learn_weights(signals, improvements, free):
             w = _fit(signals, y, others, free, strength)
             predicted[i] = np.tensordot(w, signals[:, i], 1)
         left_out.append(predicted)
-        scores.append(_score(improvements[informative], predicted[informative]))
-    scores = np.round(scores, 6)
-    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
+        squares = ((y - predicted) ** 2)[rows]
+        errors.append(np.round(squares.mean(), 9) if len(squares) else 0.0)
+    best = len(errors) - 1 - int(np.argmin(errors[::-1]))
     values = _fit(signals, y, rows, free, STRENGTHS[best])
     residual = (y - left_out[best])[rows]
     noise = float(np.sqrt(np.mean(residual**2))) if len(residual) else 1.0
     A = signals[:, rows].T
     pull = min(STRENGTHS[best], 1e6) * max(1, len(A))
     covariance = noise**2 * np.linalg.inv(A.T @ A + pull * np.eye(len(values)))
-    return Weights(values, STRENGTHS[best], scores, noise, covariance)
-
-
-def draw_improvements(weights, covariance, noise, signals):
-    """Draw z-scored improvements of the sources of one target, given their signals.
-
-    Parameters
-    ----------
-    weights, covariance, noise
-        As in `Weights`.
-    signals : ndarray of shape (n_signals, n_sources)
-        z-scores.
-
-    Returns
-    -------
-    draws : ndarray of shape (n_draws, n_sources)
-        The same for the same input.
-    """
-    rng = np.random.default_rng(0)
-    drawn = rng.multivariate_normal(weights, covariance, _N_DRAWS, method="cholesky")
-    return drawn @ signals + rng.normal(scale=noise, size=(_N_DRAWS, signals.shape[1]))
+    errors = np.array(errors)
+    n = len(informative)
+    return Weights(values, STRENGTHS[best], errors, noise, covariance, n)
 
 
 def shares_of_best(draws):
@@ -126,14 +134,6 @@ def _fit(signals, y, rows, free, strength):
         np.concatenate([b, root * centre]),
         bounds=(low, np.inf),
     ).x
-
-
-def _score(improvements, predicted):
-    """Mean Spearman correlation, 0 of a target for which all is predicted equal."""
-    told = np.ptp(predicted, axis=1) > 0
-    if not told.any():
-        return 0.0
-    return spearman_score(improvements[told], predicted[told]) * told.mean()
 
 
 def prior_of(improvements, *, nested=False):

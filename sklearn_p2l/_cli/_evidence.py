@@ -1,0 +1,102 @@
+"""``p2l rank --evidence``: sources by all that is known of them, and how sure it is."""
+
+import os
+
+import numpy as np
+
+from sklearn_p2l._cli._reading import read_improvements
+from sklearn_p2l._cli._tables import cell, json_line, table
+from sklearn_p2l._cli._vectors import embedder_options, reference_of
+from sklearn_p2l.embedding import DatasetEmbedder
+from sklearn_p2l.selection import EvidenceSelector, explain
+from sklearn_p2l.task import Task
+
+# So many of a ranking are worth a trial that the best is among them with this chance;
+# where no chance is known, so many.
+_ENOUGH, _FEW = 0.8, 3
+# What the embedder and the selector both take.
+_SHARED = ("device", "n_jobs", "memory", "verbose")
+
+
+def rank_by_evidence(args, catalog):
+    """Rank the sources of a catalog for a folder with a subfolder for each class."""
+    targets, improvements, training = [], None, []
+    if args.improvements is not None:
+        targets, improvements = read_improvements(args.improvements, catalog.names)
+        training = _training_tasks(args, targets)
+    elif args.targets:
+        raise ValueError("--targets must be given only with --improvements.")
+    task, options = Task.from_folder(args.dataset), embedder_options(args)
+    selector = EvidenceSelector(
+        catalog,
+        embedder=_embedder(catalog, options),
+        n_opened=args.opened,
+        exclude_self=args.exclude_self,
+        **{"verbose": 1} | {key: options[key] for key in _SHARED if key in options},
+    )
+    selector.fit(training or [task], improvements)
+    rows = explain(selector, [task], as_frame=False)
+    for row in rows:
+        del row["target"]
+    advice = _advice(selector, task, rows)
+    rows = rows[: args.top]
+    name = os.path.basename(os.path.abspath(args.dataset))
+    if args.format == "json":
+        for row in rows:
+            row["checkpoint"] = catalog[row["source"]].checkpoint
+        head = {"target": name, "weights": selector.weights_}
+        return [json_line(head | advice | {"ranking": rows})]
+    header = [key.replace("_", " ") for key in rows[0]]
+    lines = [cell(name), *table(header, *(list(row.values()) for row in rows))]
+    return [*lines, "", *_in_words(advice)]
+
+
+def _training_tasks(args, targets):
+    """The targets with measured improvements, in the order of their rows."""
+    folders = {
+        os.path.basename(os.path.abspath(path)): path for path in args.targets or ()
+    }
+    if absent := [target for target in targets if target not in folders]:
+        raise ValueError(
+            f"--targets must name the folder of every row of {args.improvements}, none "
+            f"is called {', '.join(absent)}."
+        )
+    return [Task.from_folder(folders[target]) for target in targets]
+
+
+def _embedder(catalog, options):
+    """The reference network of a catalog; None where it has no vectors."""
+    if not catalog.has_embedding.all():
+        return None
+    embedder = DatasetEmbedder(
+        random_state=0,
+        verbose=1,
+        class_means=all(means is not None for means in catalog.class_means),
+    )
+    return embedder.set_params(**reference_of(catalog) | options)
+
+
+def _advice(selector, task, rows):
+    """How many of the ranking to try, and the chances that are known."""
+    if not hasattr(selector, "noise_"):
+        return {"try_first": min(_FEW, len(rows))}
+    reached = np.cumsum([row["p_best"] for row in rows])
+    n = min(int(np.searchsorted(reached, _ENOUGH)) + 1, len(rows))
+    first = selector.source_labels_.tolist().index(rows[0]["source"])
+    return {
+        "try_first": n,
+        "p_best_among_them": float(reached[n - 1]),
+        "p_first_beats_no_transfer": float(selector.transfer_proba([task])[0, first]),
+    }
+
+
+def _in_words(advice):
+    n = advice["try_first"]
+    first = f"try the first {n}" if n > 1 else "take the first"
+    if "p_best_among_them" not in advice:
+        return [f"{first}; how sure this is, measured improvements would tell"]
+    best, gain = advice["p_best_among_them"], advice["p_first_beats_no_transfer"]
+    return [
+        f"{first}: the best is among them with a chance of {best:.0%}",
+        f"the first is better than no transfer with a chance of {gain:.0%}",
+    ]
