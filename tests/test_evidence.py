@@ -331,7 +331,7 @@ def test_a_target_among_the_sources_is_excluded(results):
 
 def test_each_network_is_opened_once(zoo, tasks, opened, tmp_path):
     selector = EvidenceSelector(
-        zoo, signals=["logme", "probe"], weights="equal", memory=str(tmp_path)
+        zoo, signals=["logme", "probe"], weights="equal", memory=tmp_path
     )
     E = selector.fit(tasks).decision_function(tasks)
     assert sorted(opened) == sorted(zoo.names)

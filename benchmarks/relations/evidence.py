@@ -43,7 +43,7 @@ def main():
     improvement, baseline = truth.improvement().to_numpy(), truth.main["none"]
     zoo, reference = train_zoo(folder, sources)
     tasks = [targets[name] for name in truth.names]
-    vectors = reference.fit_transform(tasks)
+    vectors = reference.fit(tasks).transform(tasks)
     E = {"equation 2": rank_without(zoo, vectors, improvement, SourceSelector(zoo))}
     for name, signals in RANKERS.items():
         selector = EvidenceSelector(
@@ -65,7 +65,9 @@ def train_zoo(folder, sources):
         embedder=DatasetEmbedder("pcnn", weights=None, random_state=0),
         **arguments,
     )
-    reference = DatasetEmbedder(first[0].checkpoint, class_means=True)
+    reference = DatasetEmbedder(
+        first[0].checkpoint, class_means=True, memory=folder / "vectors"
+    )
     zoo = train_sources(
         sources, SOURCE_CLASSIFIER, embedder=reference, n_jobs=2, **arguments
     )
@@ -73,12 +75,12 @@ def train_zoo(folder, sources):
 
 
 def rank_without(zoo, X, improvement, selector):
-    """E of every target among all sources but its own subtask; NaN for that.
+    """E of every target among all sources but its own subtask, which has -inf.
 
     Weights are learned from the other targets.
     """
     n = len(zoo)
-    E = np.full((n, n), np.nan)
+    E = np.full((n, n), -np.inf)
     for i in range(n):
         others = np.delete(np.arange(n), i)
         is_list = isinstance(X, list)
@@ -102,7 +104,7 @@ def table_of(rankings, improvement, baseline):
     for name, E in rankings.items():
         rho = spearman_score(improvement, E, average=None)
         regret = [regret_loss(improvement, E, top=n, **settings) for n in (1, 2, 3)]
-        best = np.nanargmax(E, axis=1) == np.nanargmax(improvement, axis=1)
+        best = np.argmax(E, axis=1) == np.nanargmax(improvement, axis=1)
         first = first or (rho, regret[0])
         low, high = interval(rho - first[0])
         lost_low, lost_high = interval(regret[0] - first[1])

@@ -2,7 +2,7 @@
 
     python benchmarks/transfer/public.py
 
-needs the folder groundtruth/public (`SKLEARN_P2L_DATA`), and takes under a minute. Each
+needs the folder groundtruth (`SKLEARN_P2L_DATA`), and takes about a minute. Each
 target is left out in turn; its ranking is by weights, and a prior, learned from the
 others. Writes PUBLIC.md.
 """
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability import reliability
 from timing import DATA
 
+from sklearn_p2l.divergence import pairwise_divergence
 from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.selection._ranker import zscore
 from sklearn_p2l.selection._weights import (
@@ -101,6 +102,36 @@ def quick_tune():
     return table.to_numpy(), {}
 
 
+def t5_prompts():
+    """Soft prompts of T5 that start from those of others; cityblock of mean prompts."""
+    frame = pd.read_csv(PUBLIC.parent / "prompt_transfer_t5.csv")
+    table = frame.pivot(index="target", columns="source", values="performance")
+    sizes = frame.groupby("source")["source_size"].first()[table.columns]
+    with np.load(PUBLIC.parent / "prompt_transfer_t5_vectors.npz") as file:
+        prompts = {name: file[name].mean(axis=0) for name in file.files}
+    D = pairwise_divergence(
+        [prompts[name] for name in table.index],
+        [prompts[name] for name in table.columns],
+        metric="cityblock",
+    )
+    performances = table.to_numpy(copy=True)
+    performances[D < 1e-6] = np.nan  # the target itself
+    signals = {"size": np.tile(np.log(sizes), (len(table), 1)), "cityblock": -D}
+    return performances, signals
+
+
+def xlm_r():
+    """Part-of-speech tagging by XLM-R, trained on another language; LDND distance."""
+    frame = pd.read_csv(PUBLIC.parent / "xpos_udpos.csv")
+    values = "performance_10000_samples"
+    table = frame.pivot(index="target", columns="source", values=values)
+    D = frame.pivot(index="target", columns="source", values="distance_ldnd")
+    known = D.notna() & table.notna()
+    rows, columns = known.any(axis=1), known.any(axis=0)
+    performances = table.where(known).loc[rows, columns].to_numpy()
+    return performances, {"distance": -D.loc[rows, columns].to_numpy()}
+
+
 # What learns from the same rows, in place of this package's weights.
 LEARNERS = {
     "ridge": RidgeCV(np.logspace(-2, 4, 13), fit_intercept=False),
@@ -113,6 +144,8 @@ MATRICES = {
     "two-phase, images": lambda: two_phase("cv"),
     "two-phase, text": lambda: two_phase("nlp"),
     "Quick-Tune": quick_tune,
+    "T5 prompts": t5_prompts,
+    "XLM-R": xlm_r,
 }
 
 
@@ -210,12 +243,13 @@ TEXT = """# Learned weights on transfer that others have measured
 
 What `python benchmarks/transfer/public.py` gives on published matrices, which are not
 part of this repository: MedMNIST (12 sources of one dataset each, six published
-scores), TransferGraph's text models, two-phase selection and Quick-Tune. One target at
-a time is left out; weights and prior are learned from the others. *All*: the signals of
-the rows above it, and the prior; *learned*: as `EvidenceSelector` learns their weights.
-Ridge, non-negative least squares and boosted trees learn from the same rows. Intervals
-are 95 % of bootstrap resamples of the targets. Where no scores are published, the prior
-is all there is, and *learned* is the prior.
+scores), TransferGraph's text models, two-phase selection, Quick-Tune, soft prompts of
+T5 and tagging by XLM-R. One target at a time is left out; weights and prior are learned
+from the others. *All*: the signals of the rows above it, and the prior; *learned*: as
+`EvidenceSelector` learns their weights. Ridge, non-negative least squares and boosted
+trees learn from the same rows. Intervals are 95 % of bootstrap resamples of the
+targets. Where no scores are published, the prior is all there is, and *learned* is the
+prior.
 """
 
 

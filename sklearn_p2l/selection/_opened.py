@@ -150,6 +150,8 @@ def _remember(key, value):
 
 def _score_one(source, todo, *, names, image_size, memory, device, n_workers, parent):
     """Scores of one source, a dict for each task; its network is opened if need be."""
+    if isinstance(memory, os.PathLike):
+        memory = os.fspath(memory)
     look_up = check_memory(memory).cache(_call, ignore=["compute"])
     kinds = {SCORES[name] for name in names}
     opened = []
