@@ -16,7 +16,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_p2l import DatasetEmbedder, SourceCatalog, SourceSelector, Task
+from sklearn_p2l import (
+    DatasetEmbedder,
+    EvidenceSelector,
+    SourceCatalog,
+    SourceSelector,
+    Task,
+)
 from sklearn_p2l.embedding import Vectors
 from sklearn_p2l.exceptions import LearnedWeightWarning
 from sklearn_p2l.selection import (
@@ -454,6 +460,24 @@ def test_ranking_of_one_target(selector, X, S):
     same = RankingDisplay.from_predictions(terms, names=NAMES, top=3)
     assert_array_equal(content(same), content(display))
     assert len(display.plot().bars_["size"]) == 5
+
+
+def test_ranking_tells_how_sure_it_is(selector, X, y):
+    """On the right, where weights were learned; `explain` tells the same."""
+    ranker = EvidenceSelector(selector.sources, signals=["size", "cityblock"])
+    display = RankingDisplay.from_estimator(ranker.fit(X, y), X[1], top=3)
+    (right,) = display.ax_.child_axes
+    chances = ranker.predict_proba(X[1:2])[0]
+    order = np.argsort(-ranker.decision_function(X[1:2])[0])
+    labels = [tick.get_text() for tick in right.get_yticklabels()]
+    assert labels == [f"{chances[j]:.0%}" for j in order[:3]]
+    assert_allclose(ranker.explain(X[1:2])["p_best"], chances[order])
+    display.figure_.draw_without_rendering()
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.x0 > right.yaxis.get_tightbbox().x0
+    equal = EvidenceSelector(selector.sources, signals=["size"]).fit(X)
+    assert not RankingDisplay.from_estimator(equal, X[1]).ax_.child_axes
+    assert "p_best" not in equal.explain(X[1:2])
 
 
 def test_ranking_of_every_ranker(selector, X, y):

@@ -29,8 +29,12 @@ def main():
     assert list(sources) == list(truth.sizes.index)
     assert list(targets) == list(truth.targets.index)
     tasks = [*sources.values(), *targets.values()]
-    reference = embedder("squeezenet", memory=folder / "vectors", verbose=1)
-    vectors = np.asarray(reference.fit_transform(tasks), dtype=np.float32)
+    reference = embedder(
+        "squeezenet", class_means=True, memory=folder / "vectors", verbose=1
+    )
+    embedded = reference.fit_transform(tasks)
+    vectors = np.asarray(embedded, dtype=np.float32)
+    means = [own.astype(np.float16) for own in embedded.class_means]
     np.savez_compressed(
         Path(sklearn_p2l.__file__).parent / FILE,
         fingerprint=reference.fingerprint_,
@@ -41,6 +45,8 @@ def main():
         target_names=list(targets),
         target_sizes=truth.targets["n_train"].to_numpy(),
         target_vectors=vectors[len(sources) :],
+        n_class_means=[len(own) for own in means],
+        class_means=np.vstack(means),
         training=truth.training,
         improvements=truth.improvement.to_numpy(),
         baseline=truth.baseline.to_numpy(),

@@ -24,9 +24,10 @@ def load_transfer_results():
     results : Bunch
         With the attributes
 
-        - `sources`: SourceCatalog of the 15 sources with sizes, numbers of classes and
-          vectors, without checkpoints;
-        - `vectors`: Vectors of shape (17, 512), the summaries of the targets;
+        - `sources`: SourceCatalog of the 15 sources with sizes, numbers of classes,
+          vectors and class means, without checkpoints;
+        - `vectors`: Vectors of shape (17, 512), the summaries of the targets, with
+          their class means;
         - `improvements`: ndarray of shape (17, 15), the accuracy after fine-tuning a
           source, less the `baseline`, mean of three seeds;
         - `baseline`: ndarray of shape (17,), the accuracy of random weights;
@@ -53,8 +54,12 @@ def load_transfer_results():
     with path.open("rb") as file, np.load(file) as content:
         content = dict(content)
     fingerprint = str(content["fingerprint"])
+    ends = np.cumsum(content["n_class_means"])[:-1]
+    means = np.split(content["class_means"].astype(np.float32), ends)
+    n_sources = len(content["source_names"])
     sources = SourceCatalog.from_arrays(
         content["source_vectors"],
+        class_means=means[:n_sources],
         sizes=content["source_sizes"],
         names=content["source_names"].tolist(),
         architectures="small_resnet",
@@ -63,7 +68,7 @@ def load_transfer_results():
     )
     return Bunch(
         sources=sources,
-        vectors=Vectors(content["target_vectors"], fingerprint),
+        vectors=Vectors(content["target_vectors"], fingerprint, means[n_sources:]),
         improvements=content["improvements"],
         baseline=content["baseline"],
         target_names=content["target_names"].tolist(),

@@ -137,7 +137,11 @@ class RankingDisplay:
             right = ax.secondary_yaxis("right")
             right.set_yticks(rows, [f"{self.p_best[i]:.0%}" for i in order])
             right.set_ylabel("P(best)")
-        draw_legend(ax, handles=[*self.bars_.values(), self.scores_])
+        draw_legend(
+            ax,
+            handles=[*self.bars_.values(), self.scores_],
+            away=0.01 if self.p_best is None else 0.14,
+        )
         return drawn(self, ax)
 
     @classmethod

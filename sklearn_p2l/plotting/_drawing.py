@@ -24,10 +24,17 @@ def new_axes(ax, *, width=6.4, rows=0):
     return import_pyplot().subplots(figsize=figsize, layout="constrained")[1]
 
 
-def draw_legend(ax, *, title=None, handles=None, outside=True):
-    """Draw a legend, beside axes that are alone in their figure; return its title."""
+def draw_legend(ax, *, title=None, handles=None, outside=True, away=0.01):
+    """Draw a legend, beside axes that are alone in their figure; return its title.
+
+    `away`: how far, as a share of their width.
+    """
     if outside and len(ax.figure.axes) == 1 and ax.figure.get_layout_engine():
-        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+        place = {
+            "loc": "upper left",
+            "bbox_to_anchor": (1 + away, 1),
+            "borderaxespad": 0,
+        }
     else:
         place = {"loc": "best"}
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles

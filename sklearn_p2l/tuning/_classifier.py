@@ -69,7 +69,8 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
 
     epochs : int or "auto", default="auto"
         Passes over the training data, at most. "auto" is 20 of them, but at least 200
-        and at most 2,000 steps, and at least one pass.
+        steps; from random weights 40, and at least 400 steps; at most 2,000 steps, and
+        at least one pass.
 
     batch_size : int, default=16
         Samples per step, about: batches are made equal and never hold one sample.
@@ -105,8 +106,9 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
 
     scale_features : bool, default=True
         Whether the last layer sees features divided by their root mean square, so that
-        it depends on no accident of the network how far a step moves. The trained
-        network has the division in the weights of that layer.
+        it depends on no accident of the network how far a step moves; from random
+        weights, after their mean is taken off. The trained network has all of this in
+        the weights of that layer.
 
     early_stopping : bool, default=False
         Keep a part of the data for validation, stop when `monitor` has not improved for

@@ -5,7 +5,7 @@ from numbers import Integral
 
 from sklearn_p2l._compat import load_networks
 
-# What epochs="auto" stands for.
+# What epochs="auto" stands for; twice as much from random weights, but for the last.
 _EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 200, 2000
 
 
@@ -50,8 +50,8 @@ def n_epochs(classifier, n_samples):
     if classifier.epochs != "auto":
         return classifier.epochs
     n_steps = _EPOCHS * _steps_per_epoch(classifier, n_samples)
-    n_steps = min(max(n_steps, _FEWEST_STEPS), _MOST_STEPS)
-    return epochs_of(classifier, n_samples, n_steps)
+    n_steps = max(n_steps, _FEWEST_STEPS) * (1 if is_pretrained(classifier) else 2)
+    return epochs_of(classifier, n_samples, min(n_steps, _MOST_STEPS))
 
 
 def epochs_of(classifier, n_samples, n_steps):
