@@ -65,7 +65,7 @@ def zoo(tmp_path_factory):
     sources = []
     for name in ("digits_0_to_4", "flower_edges"):
         classifier = NetworkClassifier(
-            image_size=16, epochs=10, learning_rate=0.05, random_state=0
+            image_size=16, epochs=10, learning_rate=0.005, random_state=0
         )
         source = classifier.fit(tasks[name]).to_source(
             name,

@@ -468,6 +468,39 @@ def test_the_chance_to_beat_no_transfer(rng):
         assert_allclose(P, (y + level > 0).mean(axis=0), atol=0.1)
 
 
+def test_no_transfer_is_a_candidate(rng, zoo, tasks):
+    """It stands where the chance to be better than it falls below one half."""
+    n, quality = 60, np.linspace(-2, 2, 9)
+    names = [f"s{j}" for j in range(9)]
+    catalog = SourceCatalog.from_arrays(None, sizes=np.exp(quality) * 1e4, names=names)
+    X = np.zeros((n, 1))
+    y = quality + 0.5 * rng.normal(size=(n, 9))
+    for level in (-5, -0.7, 0.6, 5):
+        selector = EvidenceSelector(catalog, signals=["size"], no_transfer=True)
+        selector.fit(X, y + level)
+        (ranking,) = selector.predict(X[:1])
+        assert len(ranking) == 10 and list(ranking).count(None) == 1
+        place = list(ranking).index(None)
+        assert abs(place - np.sum(quality + level > 0)) <= 1
+        P = dict(zip(names, selector.transfer_proba(X[:1])[0]))
+        assert all(P[name] > 0.4 for name in ranking[:place])
+        assert all(P[name] < 0.6 for name in ranking[place + 1 :])
+        assert list(selector.predict_top(X[:1], 3)[0]) == list(ranking[:3])
+        sources = [name for name in ranking if name is not None]
+        assert selector.explain(X[:1])["source"].tolist() == sources
+    with pytest.raises(ValueError, match="no_transfer must be False unless"):
+        EvidenceSelector(catalog, signals=["size"], no_transfer=True).fit(X)
+    # And the tuner tries it.
+    worse = np.tile([-0.2, -0.3], (3, 1)) + 0.01 * rng.normal(size=(3, 2))
+    selector = EvidenceSelector(zoo, signals=["size", "knn"], no_transfer=True)
+    tuner = FineTuner(
+        selector.fit(tasks, worse),
+        zoo,
+        NetworkClassifier(image_size=16, epochs=10, random_state=0),
+    )
+    assert tuner.fit(tasks[0]).source_ is None
+
+
 def test_how_sure_needs_learned_weights(results):
     selector = EvidenceSelector(results.sources, signals=["size"], weights="equal")
     assert not hasattr(selector.fit(results.vectors), "predict_proba")

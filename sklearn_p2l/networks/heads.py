@@ -1,5 +1,6 @@
 """The last layer: in front of scaled features, started as a probe, or left as one."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,106 +19,66 @@ from sklearn_p2l.networks.recipe import Recipe
 _SAMPLES_FOR_SCALE = 1024
 
 
-class StandardisedInput(nn.Module):
-    """A layer behind the standardisation of its input."""
+class ScaledInput(nn.Module):
+    """A layer behind the division of its input by a number."""
 
-    def __init__(
-        self, layer: nn.Linear | nn.Conv2d, mean: torch.Tensor, scale: torch.Tensor
-    ):
+    def __init__(self, layer: nn.Linear | nn.Conv2d, scale: torch.Tensor):
         super().__init__()
         self.layer = layer
-        self.register_buffer("mean", mean)  # (num_features,)
-        self.register_buffer("scale", scale)  # ()
+        self.register_buffer("scale", scale)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        mean = self.mean.view(1, -1, *[1] * (x.ndim - 2))
-        return self.layer((x - mean) / self.scale)
+        return self.layer(x / self.scale)
 
 
 @contextmanager
-def standardised_features(
-    network: Network,
-    inputs: Any,
-    kept: torch.Tensor,
-    pretrained: bool,
-    device: torch.device,
+def scaled_features(
+    network: Network, inputs: Any, kept: torch.Tensor, train: bool, device: torch.device
 ) -> Iterator[None]:
     """Train with features whose mean square is 1; the network then takes its own again.
 
     How large features are is an accident of how a network was built and trained: it
-    should not decide how far one step at a given learning rate moves the logits. Those
-    of random weights are besides nearly the same for all samples: there the mean is
-    taken off first, so that the differences are of size 1. What is subtracted and what
-    is divided by is measured once, and in the end becomes part of the last layer, which
-    computes the same without it.
+    should not decide how far one step at a given learning rate moves the logits. The
+    number by which they are divided is measured once, `train` tells in which mode, and
+    in the end becomes part of the last layer, which computes the same without it.
     """
     layer = network.model.get_submodule(network.head)
-    mean, scale = _mean_and_scale(network, inputs, kept, pretrained, device)
-    size = (scale**2 + mean.square().mean()).sqrt()
-    can_be_centred = layer.bias is not None and layer.weight[0, 0].numel() == 1
-    if pretrained or not can_be_centred or scale <= 1e-6 * size:
-        mean, scale = torch.zeros_like(mean), size
-    if not (scale > 0 and scale.isfinite()):
-        mean, scale = torch.zeros_like(mean), torch.ones_like(scale)
-    wrapped = StandardisedInput(layer, mean, scale)
+    scale = _root_mean_square(network, inputs, kept, train, device)
+    wrapped = ScaledInput(layer, scale)
     network.replace_head(wrapped)
-    _shift(layer, mean)  # a layer that has learned something goes on from there
-    with torch.no_grad():
+    with torch.no_grad():  # a layer that has learned something goes on from there
         layer.weight.mul_(scale)
     try:
         yield
     finally:
         with torch.no_grad():
             layer.weight.div_(wrapped.scale)
-        _shift(layer, -wrapped.mean)
         network.replace_head(layer)
 
 
 @torch.no_grad()
-def _shift(layer: nn.Linear | nn.Conv2d, mean: torch.Tensor) -> None:
-    """Make a layer compute for ``x - mean`` what it computed for x."""
-    if mean.any():
-        layer.bias.add_(layer.weight.flatten(1) @ mean)
-
-
-@torch.no_grad()
-def _mean_and_scale(
-    network: Network,
-    inputs: Any,
-    kept: torch.Tensor,
-    pretrained: bool,
-    device: torch.device,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of the last layer's inputs, and their root mean square around it.
-
-    Where the network has random weights, inputs that are maps are averaged over
-    positions first, and nothing is dropped out: it is samples that should differ.
-    """
-    seen = []
+def _root_mean_square(
+    network: Network, inputs: Any, kept: torch.Tensor, train: bool, device: torch.device
+) -> torch.Tensor:
+    total, count = 0.0, 0
 
     def add(module: nn.Module, args: tuple[torch.Tensor]) -> None:
-        x = args[0].float()
-        x = x.flatten(2).transpose(1, 2) if x.ndim > 2 else x.unsqueeze(1)
-        if not pretrained:
-            x = x.mean(dim=1, keepdim=True)
-        seen.append((x.sum(dim=(0, 1)), x.square().sum(), x.shape[0] * x.shape[1]))
+        nonlocal total, count
+        total += args[0].float().square().sum().item()
+        count += args[0].numel()
 
     order = kept[torch.randperm(len(kept))[:_SAMPLES_FOR_SCALE]]
     hook = network.model.get_submodule(network.head).register_forward_pre_hook(add)
-    network.train(not pretrained)
-    for module in network.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
+    network.train(train)
     try:
         for indices in order.tensor_split(max(1, len(order) // 32)):
             network(inputs[indices].to(device))
     finally:
         hook.remove()
-    sums, squares, counts = zip(*seen)
-    n = sum(counts)
-    mean = sum(sums) / n
-    spread = sum(squares) / (n * len(mean)) - mean.square().mean()
-    return mean, spread.clamp_min(0).sqrt()
+    scale = math.sqrt(total / max(count, 1))
+    if not (scale > 0 and math.isfinite(scale)):
+        scale = 1.0
+    return torch.tensor(scale, device=device)
 
 
 def is_linear(network: Network, inputs: Any, loss: Loss, recipe: Recipe) -> bool:

@@ -16,11 +16,7 @@ from sklearn_p2l._probe import Probe
 from sklearn_p2l.networks.augmentation import augment
 from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.devices import autocast, seeded
-from sklearn_p2l.networks.heads import (
-    is_linear,
-    standardised_features,
-    start_as_probe,
-)
+from sklearn_p2l.networks.heads import is_linear, scaled_features, start_as_probe
 from sklearn_p2l.networks.loss import Loss
 from sklearn_p2l.networks.recipe import Optimizer, Recipe, count_batches
 from sklearn_p2l.networks.resuming import SavedRun
@@ -127,8 +123,8 @@ def _descend(
     saved: SavedRun,
 ) -> None:
     """Follow the gradients, epoch by epoch, from where a saved run had come to."""
-    device, pretrained = data.loss.device, recipe.pretrained
-    scaled = standardised_features(network, data.inputs, data.kept, pretrained, device)
+    device, train = data.loss.device, not recipe.pretrained
+    scaled = scaled_features(network, data.inputs, data.kept, train, device)
     n_batches = count_batches(len(data.kept), recipe.batch_size)
     with scaled if recipe.scale_features else nullcontext():
         optimizer = Optimizer(network, recipe, n_batches, device)

@@ -9,13 +9,13 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_p2l._alignment import align_improvements
 from sklearn_p2l._compat import HasMethods, Interval, StrOptions, _fit_context
 from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
 from sklearn_p2l.catalog import SourceCatalog
+from sklearn_p2l.selection._chances import ChancesMixin
 from sklearn_p2l.selection._opened import SCORES, score_sources
 from sklearn_p2l.selection._ranker import RankingMixin, are_same, zscore
 from sklearn_p2l.selection._signals import (
@@ -30,20 +30,10 @@ from sklearn_p2l.selection._weights import (
     equal_weights,
     learn_weights,
     prior_of,
-    shares_of_best,
 )
 
 
-def _learned(selector):
-    if selector.weights != "learned":
-        raise AttributeError(
-            "how sure a ranking is can be told only for weights='learned', which "
-            f"learns it from measured improvements, got weights={selector.weights!r}."
-        )
-    return True
-
-
-class EvidenceSelector(RankingMixin, BaseEstimator):
+class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
     r"""Rank pre-trained sources by several signals with learned weights.
 
     .. math:: E(t, s) = \sum_j k_j \, z(S_j(t, s))
@@ -81,6 +71,11 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
     exclude_self : bool, default=False
         Whether a source whose vector is that of the target is no candidate for it: it
         ranks last, with E = -inf, and nothing is learned from its improvement.
+
+    no_transfer : bool, default=False
+        Whether what improvements were measured against, such as random weights, is a
+        candidate, too: None in a ranking, behind the sources that are more likely than
+        not to be better. Rankings have one entry more then. Needs learned weights.
 
     image_size : int, default=None
         Height and width of images in the sources' networks; None is that which a
@@ -125,6 +120,10 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
     spread_ : float
         Mean standard deviation of the improvements of a target, in their own unit.
         Only if weights were learned.
+
+    no_transfer_score_ : float
+        The score E of a source that is as likely better as worse than no transfer. Only
+        if weights were learned.
 
     embedder_ : DatasetEmbedder
         The fitted embedder, where there is one.
@@ -198,6 +197,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         "weights": [StrOptions({"learned", "equal"}), Mapping],
         "n_opened": [Interval(Integral, 1, None, closed="left"), None],
         "exclude_self": ["boolean"],
+        "no_transfer": ["boolean"],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
         "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "device": "no_validation",
@@ -214,6 +214,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         weights="learned",
         n_opened=None,
         exclude_self=False,
+        no_transfer=False,
         image_size=None,
         memory=None,
         device="auto",
@@ -226,6 +227,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         self.weights = weights
         self.n_opened = n_opened
         self.exclude_self = exclude_self
+        self.no_transfer = no_transfer
         self.image_size = image_size
         self.memory = memory
         self.device = device
@@ -261,7 +263,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         """
         for attribute in (
             *("prior_", "strength_", "left_out_errors_", "noise_", "spread_"),
-            *("embedder_", "_learned", "_levels"),
+            *("no_transfer_score_", "embedder_", "_learned", "_levels"),
         ):
             vars(self).pop(attribute, None)
         self.sources_ = self.sources
@@ -277,6 +279,11 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
         targets = self._embedded(targets)
         free = np.array([not has_known_sign(name) for name in self.signals_])
         if y is None or self.weights != "learned":
+            if self.no_transfer:
+                raise ValueError(
+                    "no_transfer must be False unless weights='learned' and y is "
+                    "given: what transfer gains is learned from measured improvements."
+                )
             self.weights_ = self._given_weights(free)
             return self
         y = np.where(self._are_selves(targets), np.nan, y)
@@ -294,6 +301,7 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             [(row.mean(), max(row.std(), np.finfo(float).tiny)) for row in known]
         )
         self.spread_ = float(self._levels[:, 1].mean()) if known else 0.0
+        self.no_transfer_score_ = self._score_of_no_transfer()
         return self
 
     def _given_weights(self, free):
@@ -422,6 +430,14 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             terms["excluded"] = np.where(selves, -np.inf, 0.0)
         return terms
 
+    def _order(self, E, n_top=None):
+        if not self.no_transfer:
+            return super()._order(E, n_top)
+        order = super()._order(E)
+        n_better = np.sum(self.no_transfer_score_ <= E, axis=1)
+        with_none = [np.insert(row, n, -1) for row, n in zip(order, n_better)]
+        return np.array(with_none)[:, :n_top]
+
     def _standardised(self, targets):
         """z-scores of the signals by name, and which sources were opened."""
         candidates = ~self._are_selves(targets)
@@ -436,94 +452,12 @@ class EvidenceSelector(RankingMixin, BaseEstimator):
             weighed = (self.weights_[name] * values for name, values in z.items())
             E = np.where(candidates, sum(weighed, np.zeros(opened.shape)), -np.inf)
             opened[:] = False
-            np.put_along_axis(opened, self._order(E, self.n_opened), True, axis=1)
+            first = super()._order(E, self.n_opened)
+            np.put_along_axis(opened, first, True, axis=1)
             opened &= candidates
         scores = self._opened_signals(targets, opened=opened)
         z |= {name: zscore(values) for name, values in scores.items()}
         return {name: z[name] for name in self.signals_}, opened | ~candidates
-
-    @available_if(_learned)
-    def predict_proba(self, X):
-        """Compute the chance of each source to be the best of all.
-
-        Parameters
-        ----------
-        X : sequence of n_targets tasks or datasets, or array-like of shape \
-                (n_targets, n_features)
-            As in `fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_targets, n_sources)
-            Rows sum to 1: the share of draws of the weights and of what they leave
-            unexplained, in which the source's improvement is the largest.
-        """
-        check_is_fitted(self)
-        return np.array([shares_of_best(draws) for draws in self._draws(X)])
-
-    @available_if(_learned)
-    def expected_regret(self, X):
-        """Compute how much improvement each source is expected to fall behind the best.
-
-        Parameters
-        ----------
-        X : sequence of n_targets tasks or datasets, or array-like of shape \
-                (n_targets, n_features)
-            As in `fit`.
-
-        Returns
-        -------
-        regret : ndarray of shape (n_targets, n_sources)
-            At least 0, in the unit of the improvements that were measured; inf of a
-            source that is no candidate.
-        """
-        check_is_fitted(self)
-        behind = [
-            (draws.max(axis=1, keepdims=True) - draws).mean(axis=0)
-            for draws in self._draws(X)
-        ]
-        return np.array(behind) * self.spread_
-
-    @available_if(_learned)
-    def transfer_proba(self, X):
-        """Compute the chance of each source to be better than no transfer.
-
-        Where it is below one half for the first of a ranking, what improvements were
-        measured against, such as random weights, is the better bet.
-
-        Parameters
-        ----------
-        X : sequence of n_targets tasks or datasets, or array-like of shape \
-                (n_targets, n_features)
-            As in `fit`.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_targets, n_sources)
-            The share of draws in which the source's improvement is above 0. How much a
-            target gains from its sources in the mean, and how much these differ, is
-            drawn from the training targets.
-        """
-        check_is_fitted(self)
-        chances = []
-        for draws in self._draws(X):
-            rows = np.random.default_rng(0).integers(len(self._levels), size=len(draws))
-            mean, spread = self._levels[rows].T[:, :, np.newaxis]
-            chances.append((mean + spread * draws > 0).mean(axis=0))
-        return np.array(chances)
-
-    def _draws(self, X):
-        """Draws of z-scored improvements, (n_draws, n_sources), target by target."""
-        if not hasattr(self, "noise_"):
-            raise ValueError(
-                "how sure a ranking is can be told only where fit was given measured "
-                "improvements, got none; pass y to fit."
-            )
-        targets = self._check_targets(X)
-        z, _ = self._standardised(targets)
-        of_targets = np.array(list(z.values())).swapaxes(0, 1)
-        for signals, selves in zip(of_targets, self._are_selves(targets)):
-            yield np.where(selves, -np.inf, self._learned.draw(signals))
 
     def with_sources(self, sources):
         """Return a fitted selector for other sources, with the weights learned here.

@@ -106,9 +106,8 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
 
     scale_features : bool, default=True
         Whether the last layer sees features divided by their root mean square, so that
-        it depends on no accident of the network how far a step moves; from random
-        weights, after their mean is taken off. The trained network has all of this in
-        the weights of that layer.
+        it depends on no accident of the network how far a step moves. The trained
+        network has the division in the weights of that layer.
 
     early_stopping : bool, default=False
         Keep a part of the data for validation, stop when `monitor` has not improved for
