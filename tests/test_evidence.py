@@ -325,8 +325,11 @@ def test_a_target_among_the_sources_is_excluded(results):
         atol=1e-7,
     )
     without = SourceCatalog([Source("a", size=1), Source("b", size=2)])
-    with pytest.raises(ValueError, match="exclude_self=True compares vectors"):
-        EvidenceSelector(without, signals=["size"], exclude_self=True).fit(itself)
+    for signals in (["size"], "auto"):
+        with pytest.raises(ValueError, match="exclude_self=True compares vectors"):
+            EvidenceSelector(without, signals=signals, exclude_self=True).fit(itself)
+    # Nor is anything learned about a source from its improvement on itself.
+    assert_array_equal(selector.prior_, masked.prior_)
 
 
 def test_each_network_is_opened_once(zoo, tasks, opened, tmp_path):
@@ -507,6 +510,10 @@ def test_how_sure_needs_learned_weights(results):
     selector = EvidenceSelector(results.sources, signals=["size"]).fit(results.vectors)
     with pytest.raises(ValueError, match="measured improvements, got none; pass y"):
         selector.predict_proba(results.vectors)
+    nothing = np.full((17, 15), np.nan)
+    selector.fit(results.vectors, nothing)
+    assert_allclose(selector.predict_proba(results.vectors).sum(axis=1), 1)
+    assert np.isfinite(selector.transfer_proba(results.vectors)).all()
 
 
 # -- among scikit-learn's tools ------------------------------------------------------

@@ -93,14 +93,14 @@ class ChancesMixin:
 
     def _zeros(self, n_draws):
         """Draws of the z-score of an improvement of 0, (n_draws, 1)."""
+        if not len(self._levels):  # nothing was measured
+            return np.zeros((n_draws, 1))
         rows = np.random.default_rng(0).integers(len(self._levels), size=n_draws)
         mean, spread = self._levels[rows].T
         return (-mean / spread)[:, np.newaxis]
 
     def _score_of_no_transfer(self):
         """The E at which a source is as likely better as worse than no transfer."""
-        if not len(self._levels):
-            return 0.0
         noise = self._learned.draw(np.zeros((len(self._learned.values), 1)))
         return float(np.median(self._zeros(len(noise)) - noise))
 

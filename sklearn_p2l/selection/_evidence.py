@@ -277,6 +277,9 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         targets = self._as_targets(X)
         self.signals_ = self._choose_signals(self._known(targets))
         targets = self._embedded(targets)
+        if y is not None:
+            y = np.where(self._are_selves(targets), np.nan, y)
+            self.prior_ = prior_of(y)
         free = np.array([not has_known_sign(name) for name in self.signals_])
         if y is None or self.weights != "learned":
             if self.no_transfer:
@@ -286,7 +289,6 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
                 )
             self.weights_ = self._given_weights(free)
             return self
-        y = np.where(self._are_selves(targets), np.nan, y)
         values = self._cheap_signals(targets)
         values |= self._opened_signals(targets, opened=~np.isnan(y))
         if "prior" in values:
@@ -333,8 +335,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
                     "signals must have something to go by, but 'auto' finds nothing: "
                     f"{'; '.join(absent.values())}."
                 )
-            return chosen
-        chosen = list(self.signals)
+        else:
+            chosen = list(self.signals)
         if not chosen or len(set(chosen)) < len(chosen):
             raise ValueError(
                 f"signals must be different names, at least one, got {chosen}."
