@@ -53,6 +53,12 @@ class Vectors(NDArrayOperatorsMixin):
                     f"class_means must have one entry per dataset ({len(self)}), got "
                     f"{len(class_means)}."
                 )
+            widths = {np.shape(m)[-1] for m in class_means if m is not None}
+            if widths - {self.shape[1]}:
+                raise ValueError(
+                    f"class_means must be as wide as the summaries, {self.shape[1]}, "
+                    f"got {sorted(widths)}."
+                )
         self._class_means = class_means
 
     @property

@@ -973,7 +973,22 @@ def test_class_means_are_kept(rng, tmp_path):
     assert_allclose(catalog["c"].class_means, means[2], rtol=1e-6)
     assert catalog[["c", "b"]].class_means[1] is None
     assert SourceCatalog(list(catalog)) == catalog
-    assert pickle.loads(pickle.dumps(catalog)) == catalog
+    again = pickle.loads(pickle.dumps(catalog))
+    assert again == catalog and not again.class_means[0].flags.writeable
+    own = np.ones((2, 2), np.float32)
+    own.flags.writeable = False
+    copied = Source("a", embedding=[1.0, 2.0], class_means=own).class_means
+    assert copied is not own and not copied.flags.writeable
+    for wrong, message in [(np.full((2, 2), np.nan), "NaN"), (np.ones((2, 3)), "wide")]:
+        wrong = wrong.astype(np.float32)
+        wrong.flags.writeable = False
+        with pytest.raises(ValueError, match=message):
+            Source("a", embedding=[1.0, 2.0], class_means=wrong)
+    by_name = pd.Series({"c": means[2], "b": None, "a": means[0]})
+    named = SourceCatalog.from_arrays(
+        catalog.embeddings, sizes=[1, 2, 3], names=list("abc"), class_means=by_name
+    )
+    assert_allclose(named["c"].class_means, means[2], rtol=1e-6)
     assert catalog.drop("a").append(catalog["a"]).class_means[2].shape == (3, 2)
     other = SourceCatalog.from_arrays(
         np.asarray(catalog.embeddings),
@@ -1005,6 +1020,7 @@ def test_class_means_on_disk(rng, tmp_path, monkeypatch):
     [
         ([np.ones((2, 3)), None, None], "as wide as embeddings, 2, got .3."),
         ([np.ones((2, 2))], r"one entry per name \(3\), got 1"),
+        ([np.ones((0, 2)), None, None], "minimum of 1 is required"),
         ([np.ones(2), None, None], "Expected 2D array"),
         ([[[1, np.nan]], None, None], "class_means contains NaN"),
     ],
@@ -1027,5 +1043,5 @@ def test_damaged_class_means(rng, tmp_path):
     del file["class_means"]
     file["sources"][0]["n_class_means"] = 3
     (tmp_path / "catalog.json").write_text(json.dumps(file))
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match="must name the file of 'class_means'"):
         SourceCatalog.load(tmp_path)

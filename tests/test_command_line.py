@@ -393,7 +393,7 @@ def test_rank_by_evidence_with_measured_improvements(p2l, evident, folders, tmp_
     csv_file.write_text("\n".join(lines))
     measured = ["--improvements", csv_file, "--targets", *targets[::-1]]
     rank = ["rank", folders, evident, "--evidence", "--quiet"]
-    code, out, _ = p2l(*rank, *measured, "--opened", "1")
+    code, out, _ = p2l(*rank, *measured)
     assert code == 0
     _, header, first, *_, best, gain = out.splitlines()
     assert "p best" in header and "prior term" in header and "warm" in first
@@ -403,8 +403,31 @@ def test_rank_by_evidence_with_measured_improvements(p2l, evident, folders, tmp_
     assert 0.8 <= result["p_best_among_them"] <= 1
     assert 0.9 < result["p_first_beats_no_transfer"] <= 1
     assert [row["source"] for row in result["ranking"]] == ["warm"]
+    # Of sources that stay closed too little is known for chances.
+    opened = json.loads(p2l(*rank, *measured, "--format", "json", "--opened", "1")[1])
+    assert "p_best_among_them" not in opened and opened["try_first"] == 2
+    (tmp_path / "other" / "t0").mkdir(parents=True)
+    refused = p2l(*rank, *measured, tmp_path / "other" / "t0")
+    assert_refused(refused, "--targets must be folders of different names")
     refused = p2l(*rank, "--improvements", csv_file, "--targets", targets[0])
     assert_refused(refused, "--targets must name the folder of every row", "t1, t2")
+
+
+def test_rank_by_evidence_of_what_is_there(p2l, evident, folders, tmp_path):
+    """A source that is the dataset; files that cannot be read."""
+    for part in ("blue", "dark"):
+        (tmp_path / "dim" / part).mkdir(parents=True)
+        for image in (folders / part).iterdir():
+            (tmp_path / "dim" / part / image.name).write_bytes(image.read_bytes())
+    rank = ["rank", tmp_path / "dim", evident, "--evidence", "--quiet"]
+    out = json.loads(p2l(*rank, "--exclude-self", "--format", "json")[1])
+    assert [row["source"] for row in out["ranking"]] == ["warm"]
+    SourceCatalog.load(evident)[["dim"]].save(tmp_path / "only")
+    rank[2] = tmp_path / "only"
+    assert_refused(p2l(*rank, "--exclude-self"), "--exclude-self leaves no source")
+    rank[2] = evident
+    result = json.loads(p2l(*rank, "--skip-unreadable", "--format", "json")[1])
+    assert list(result["weights"]) == ["size", "kl", "logme", "probe", "knn"]
 
 
 def test_options_of_the_evidence(p2l, evident, folders, broken):

@@ -1085,3 +1085,12 @@ def test_class_means_of_many_classes_and_of_ready_features(rng):
 def test_class_means_need_every_label(datasets):
     with pytest.raises(ValueError, match="on_error must be 'raise' for class_means"):
         small(class_means=True, on_error="skip").fit(datasets)
+    later = small(class_means=True).fit(datasets).set_params(on_error="skip")
+    with pytest.raises(ValueError, match="on_error must be 'raise' for class_means"):
+        later.transform(datasets)
+
+
+def test_class_means_of_labels_that_no_sample_has(rng):
+    task = Task(rng.normal(size=(6, 3)), np.zeros((6, 2), dtype=int))
+    vectors = DatasetEmbedder(class_means=True).fit_transform([task])
+    assert vectors.class_means == (None,)

@@ -229,6 +229,11 @@ def test_leep_is_of_the_sources_own_last_layer(zoo, tasks, forget, tmp_path):
     weights = {k: v for k, v in trained.weights_.items() if not k.startswith("fc.")}
     headless = tmp_path / "headless.safetensors"
     networks.write_checkpoint(headless, weights, {"architecture": "small_resnet"})
+    biasless = {k: v for k, v in trained.weights_.items() if k != "fc.bias"}
+    file = tmp_path / "biasless.safetensors"
+    networks.write_checkpoint(file, biasless, {"architecture": "small_resnet"})
+    with pytest.raises(ValueError, match=r"in its usual form, got \['fc.weight'\]"):
+        networks.open_network(file, weights=None, with_head=True)
     without = SourceCatalog([Source("headless", checkpoint=headless), zoo[0]])
     with pytest.raises(ValueError, match=r"source 'headless': .* own last layer"):
         EvidenceSelector(without, signals=["leep"]).fit(tasks).predict(tasks)
@@ -295,6 +300,11 @@ def test_class_means_that_are_not_there(rng):
     selector = EvidenceSelector(zoo, embedder=embedder, signals=["coverage"])
     with pytest.raises(ValueError, match="targets with labels"):
         selector.fit(tasks).predict([tasks[0].X])
+    auto = EvidenceSelector(zoo, embedder=embedder).fit([task.X for task in tasks])
+    assert auto.signals_ == ["kl"]
+    assert EvidenceSelector(zoo, embedder=embedder).fit(tasks).signals_ == [
+        *("kl", "separability")
+    ]
 
 
 def test_a_target_among_the_sources_is_excluded(results):
@@ -324,6 +334,10 @@ def test_a_target_among_the_sources_is_excluded(results):
         rest.fit(X).decision_function(itself)[0],
         atol=1e-7,
     )
+    # One that is all alone has no chance.
+    alone = selector.with_sources(zoo[[2]])
+    assert alone.predict_proba(itself) == 0
+    assert np.isposinf(alone.expected_regret(itself)).all()
     without = SourceCatalog([Source("a", size=1), Source("b", size=2)])
     for signals in (["size"], "auto"):
         with pytest.raises(ValueError, match="exclude_self=True compares vectors"):
@@ -374,6 +388,14 @@ def test_only_the_first_are_opened(zoo, tasks, opened):
     assert set(terms) == {"size", "knn", "unopened"}
     assert (terms["unopened"][:, [1, 3]] == 0).all()
     assert_allclose(sum(terms.values()), selector.decision_function(tasks))
+    # Too little is known of closed sources for chances.
+    y = np.arange(12.0).reshape(3, 4) % 5
+    learned = EvidenceSelector(four, signals=["size", "knn"], n_opened=2).fit(tasks, y)
+    with pytest.raises(ValueError, match="n_opened must be None to tell how sure"):
+        learned.predict_proba(tasks)
+    assert "p_best" not in learned.explain(tasks)
+    with pytest.raises(ValueError, match="n_opened must be None for no_transfer=True"):
+        clone(learned).set_params(no_transfer=True).fit(tasks, y)
 
 
 def test_auto_takes_what_is_at_hand(zoo, tasks, results):
@@ -388,7 +410,7 @@ def test_auto_takes_what_is_at_hand(zoo, tasks, results):
     assert with_y.signals_ == ["size", "prior", "logme", "probe", "knn"]
     assert EvidenceSelector(zoo).fit([task.X for task in tasks]).signals_ == ["size"]
     of_vectors = EvidenceSelector(results.sources).fit(results.vectors)
-    assert of_vectors.signals_ == ["size", "kl"]
+    assert of_vectors.signals_ == ["size", "kl", "separability"]
     embedder = DatasetEmbedder(
         "small_resnet", weights=None, image_size=16, random_state=0
     )
@@ -471,6 +493,23 @@ def test_the_chance_to_beat_no_transfer(rng):
         assert_allclose(P, (y + level > 0).mean(axis=0), atol=0.1)
 
 
+def test_levels_are_of_targets_that_several_sources_were_measured_on():
+    nan = np.nan
+    y = np.array([[1.0, 3.0, nan], [0.5, 0.5, 0.5], [nan, nan, 9.0], [nan, nan, nan]])
+    assert_allclose(_weights.levels_of(y), [[2, 1], [0.5, 1]])
+    assert_allclose(_weights.levels_of(y[1:]), [[0.5, 1e-9]])
+    assert _weights.levels_of(y[2:]).shape == (0, 2)
+
+
+def test_improvements_without_noise():
+    """Left-out targets are predicted exactly: sure, and no error."""
+    zoo = SourceCatalog.from_arrays(None, sizes=[10, 1000], names=["a", "b"])
+    y, X = np.tile([0.0, 1.0], (5, 1)), np.zeros((5, 1))
+    selector = EvidenceSelector(zoo, signals=["size"]).fit(X, y)
+    assert_allclose(selector.predict_proba(X[:1]), [[0, 1]])
+    assert_allclose(selector.expected_regret(X[:1]), [[1, 0]], atol=1e-3)
+
+
 def test_no_transfer_is_a_candidate(rng, zoo, tasks):
     """It stands where the chance to be better than it falls below one half."""
     n, quality = 60, np.linspace(-2, 2, 9)
@@ -545,7 +584,7 @@ def test_persistence_and_grown_catalogs(results, tmp_path):
     expected = selector.decision_function(results.vectors)
     assert_array_equal(loaded.decision_function(results.vectors), expected)
     first = results.sources[0]
-    grown = results.sources.append(Source("new", size=500, embedding=first.embedding))
+    grown = results.sources.append(replace(first, name="new", size=500))
     other = selector.with_sources(grown)
     assert other.prior_[-1] == 0 and len(selector.prior_) == len(results.sources)
     assert other.predict(results.vectors).shape[1] == len(grown)
@@ -600,7 +639,7 @@ def test_settings_of_the_embedder_are_searched(zoo, tasks):
 def test_ranks_without_torch(tmp_path, results):
     selector = EvidenceSelector(results.sources)
     selector.fit(results.vectors, results.improvements)
-    joblib.dump((selector, np.asarray(results.vectors)), tmp_path / "s.joblib")
+    joblib.dump((selector, results.vectors), tmp_path / "s.joblib")
     run = run_without_torch(
         """
         import joblib, sys

@@ -149,3 +149,5 @@ def test_class_means_follow_their_rows():
     assert first(stacked) == [0, None, 3]
     with pytest.raises(ValueError, match=r"one entry per dataset \(4\), got 1"):
         Vectors(ARRAY, "net:1", means[:1])
+    with pytest.raises(ValueError, match=r"as wide as the summaries, 3, got \[2\]"):
+        Vectors(ARRAY, "net:1", [None, None, None, np.ones((2, 2))])

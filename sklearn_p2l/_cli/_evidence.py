@@ -36,6 +36,11 @@ def rank_by_evidence(args, catalog):
     )
     selector.fit(training or [task], improvements)
     rows = explain(selector, [task], as_frame=False)
+    if not rows:
+        raise ValueError(
+            f"--exclude-self leaves no source for {args.dataset}: all of "
+            f"{args.catalog} are the dataset itself."
+        )
     for row in rows:
         del row["target"]
     advice = _advice(selector, task, rows)
@@ -53,9 +58,13 @@ def rank_by_evidence(args, catalog):
 
 def _training_tasks(args, targets):
     """The targets with measured improvements, in the order of their rows."""
-    folders = {
-        os.path.basename(os.path.abspath(path)): path for path in args.targets or ()
-    }
+    paths = args.targets or ()
+    folders = {os.path.basename(os.path.abspath(path)): path for path in paths}
+    if len(folders) < len(paths):
+        raise ValueError(
+            "--targets must be folders of different names, as these are the names in "
+            f"{args.improvements}."
+        )
     if absent := [target for target in targets if target not in folders]:
         raise ValueError(
             f"--targets must name the folder of every row of {args.improvements}, none "
@@ -72,13 +81,15 @@ def _embedder(catalog, options):
         random_state=0,
         verbose=1,
         class_means=all(means is not None for means in catalog.class_means),
-    )
-    return embedder.set_params(**reference_of(catalog) | options)
+    ).set_params(**reference_of(catalog) | options)
+    # Where samples may be left out, labels would not be those of the rest.
+    stay = embedder.on_error == "raise"
+    return embedder.set_params(class_means=embedder.class_means and stay)
 
 
 def _advice(selector, task, rows):
     """How many of the ranking to try, and the chances that are known."""
-    if not hasattr(selector, "noise_"):
+    if "p_best" not in rows[0]:
         return {"try_first": min(_FEW, len(rows))}
     reached = np.cumsum([row["p_best"] for row in rows])
     n = min(int(np.searchsorted(reached, _ENOUGH)) + 1, len(rows))
@@ -94,7 +105,8 @@ def _in_words(advice):
     n = advice["try_first"]
     first = f"try the first {n}" if n > 1 else "take the first"
     if "p_best_among_them" not in advice:
-        return [f"{first}; how sure this is, measured improvements would tell"]
+        how = "measured improvements would tell, with all sources opened"
+        return [f"{first}; how sure this is, {how}"]
     best, gain = advice["p_best_among_them"], advice["p_first_beats_no_transfer"]
     return [
         f"{first}: the best is among them with a chance of {best:.0%}",

@@ -8,7 +8,6 @@ from sklearn_p2l.catalog._inputs import check_unique
 from sklearn_p2l.catalog._source import (
     check_column_name,
     check_fingerprint,
-    check_means_of_classes,
     check_number,
     check_size,
 )
@@ -87,7 +86,7 @@ def check_content(
         "names": names,
         "sizes": as_sizes(sizes),
         "embeddings": embeddings,
-        "class_means": check_class_means(class_means, len(names), embeddings.shape[1]),
+        "class_means": check_class_means(class_means, embeddings.shape[1]),
         "fingerprint": check_fingerprint(fingerprint) or own,
         "_details": tuple(details),
         "_columns": as_columns(columns),
@@ -95,19 +94,9 @@ def check_content(
     }
 
 
-def check_class_means(class_means, n_sources, n_features):
-    """Return class means of all sources, read-only, None where unknown."""
-    if class_means is None:
-        return (None,) * n_sources
-    if len(class_means) != n_sources:
-        raise ValueError(
-            f"class_means must have one entry per name ({n_sources}), got "
-            f"{len(class_means)}."
-        )
-    checked = tuple(
-        None if means is None else check_means_of_classes(means)
-        for means in class_means
-    )
+def check_class_means(class_means, n_features):
+    """Return class means of all sources, each checked before; None where unknown."""
+    checked = tuple(class_means)
     widths = {means.shape[1] for means in checked if means is not None}
     if widths - {n_features}:
         raise ValueError(

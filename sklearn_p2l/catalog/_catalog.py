@@ -18,6 +18,7 @@ from sklearn_p2l.catalog._inputs import (
 from sklearn_p2l.catalog._show import one_line, table
 from sklearn_p2l.catalog._source import (
     Source,
+    check_means_of_classes,
     check_name,
     check_size,
     same_or_unknown,
@@ -209,11 +210,12 @@ class SourceCatalog:
             embeddings = np.empty((len(names), 0))
         elif hasattr(embeddings, "loc"):
             embeddings = per_name("embeddings", embeddings, names)
+        given = per_name("class_means", class_means, names)
         return cls._make(
             names=names,
             sizes=per_name("sizes", sizes, names),
             embeddings=embeddings,
-            class_means=class_means,
+            class_means=[check_means_of_classes(means) for means in given],
             details=details,
             columns={
                 key: per_name(f"columns[{key!r}]", values, names)
@@ -340,7 +342,9 @@ class SourceCatalog:
         return dict(self.__dict__, embeddings=np.asarray(self.embeddings))
 
     def __setstate__(self, state):
-        for array in (state["embeddings"], state["sizes"], *state["_columns"].values()):
+        means = [own for own in state["class_means"] if own is not None]
+        columns = state["_columns"].values()
+        for array in (state["embeddings"], state["sizes"], *columns, *means):
             array.flags.writeable = False
         self.__dict__.update(state)
 

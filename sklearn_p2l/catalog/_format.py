@@ -276,7 +276,7 @@ def _stays_in(path, folder):
 def _check_count(name, count):
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise ValueError(
-            f"n_class_means of source {name!r} must be an int, got {count!r}."
+            f"n_class_means of source {name!r} must be an int from 0, got {count!r}."
         )
     return count
 
@@ -285,12 +285,19 @@ def _read_class_means(folder, name, counts):
     """Return the class means of each source, None where it has none."""
     if not any(counts):
         return [None] * len(counts)
-    stacked = _read_array(folder, "class_means", name, sum(counts))
-    if not np.isfinite(stacked).all():
+    if name is None:
         raise ValueError(
-            f"{folder / name} must hold finite numbers, got NaN or infinity; save the "
-            "catalog again."
+            f"{folder / _FILE} must name the file of 'class_means', of which it says "
+            "how many there are; save the catalog again."
         )
+    stacked = _read_array(folder, "class_means", name, sum(counts))
+    if not stacked.shape[1] or not np.isfinite(stacked).all():
+        raise ValueError(
+            f"{folder / name} must hold finite numbers, got none, or NaN or infinity; "
+            "save the catalog again."
+        )
+    if stacked.dtype != np.float32:
+        stacked = stacked.astype(np.float32)
     stacked.flags.writeable = False
     ends = np.cumsum(counts)
     return [

@@ -115,11 +115,20 @@ class Source:
         means = self.class_means
         if means is None:
             means = getattr(self.embedding, "class_means", None)
+        vector, means = (
+            _check_vector(name, self.embedding),
+            check_means_of_classes(means),
+        )
+        if vector is not None and means is not None and means.shape[1] != len(vector):
+            raise ValueError(
+                f"class_means of source {name!r} must be as wide as its embedding, got "
+                f"{means.shape[1]} and {len(vector)}."
+            )
         self.__dict__.update(
             name=name,
             size=check_size(self.size, f"size of source {name!r}"),
-            embedding=_check_vector(name, self.embedding),
-            class_means=None if means is None else check_means_of_classes(means),
+            embedding=vector,
+            class_means=means,
             columns=check_columns(name, self.columns),
             fingerprint=check_fingerprint(self.fingerprint) or own,
             **check_details(
@@ -370,10 +379,9 @@ def check_size(size, what):
 
 
 def check_means_of_classes(means):
-    """Return class means as a read-only array of float32; as it is, if it is one."""
-    if isinstance(means, np.ndarray) and means.dtype == np.float32:
-        if means.ndim == 2 and not means.flags.writeable:
-            return means  # checked before, or mapped into memory
+    """Return a copy of class means as a read-only array of float32; None as it is."""
+    if means is None:
+        return None
     means = check_array(
         np.asarray(means), dtype=np.float32, copy=True, input_name="class_means"
     )

@@ -15,6 +15,15 @@ def labels_of(item):
     return np.asarray(item.y) if isinstance(item, Task) else None
 
 
+def check_labels_stay(class_means, on_error):
+    """Refuse to leave samples out where each must keep its label."""
+    if class_means and on_error == "skip":
+        raise ValueError(
+            "on_error must be 'raise' for class_means=True, got 'skip': every sample "
+            "must keep its label."
+        )
+
+
 class ClassMeans:
     """The means over each class of features of unit length, as they stream by.
 
@@ -26,8 +35,9 @@ class ClassMeans:
     """
 
     def __init__(self, y):
-        self._y = y
-        if y.ndim == 1:
+        if y.ndim == 2:
+            self._y = y.astype(np.float64)
+        else:
             classes, self._y = np.unique(y, return_inverse=True)
             self._one_hot = np.eye(len(classes))
         self._done, self._sums, self._counts = 0, 0.0, 0.0
@@ -43,8 +53,13 @@ class ClassMeans:
             yield features
 
     def result(self):
-        """The means (n_means, n_features) in float32, of the classes that came by."""
+        """The means (n_means, n_features) in float32, of the classes that came by.
+
+        None where no class did.
+        """
         there = self._counts > 0
+        if not np.any(there):
+            return None
         counts = self._counts[there]
         means = self._sums[there] / counts[:, np.newaxis]
         if len(means) > MOST_MEANS:

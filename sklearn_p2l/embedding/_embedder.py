@@ -24,7 +24,7 @@ from sklearn_p2l._compat import (
 )
 from sklearn_p2l._provenance import Vectors
 from sklearn_p2l._workers import as_worker, replacing_workers, this_process
-from sklearn_p2l.embedding._class_means import labels_of
+from sklearn_p2l.embedding._class_means import check_labels_stay, labels_of
 from sklearn_p2l.embedding._datasets import (
     check_datasets,
     check_features,
@@ -314,11 +314,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
                 f"summary must be 'mean' for max_samples='auto', got {self.summary!r}; "
                 "pass a number of samples."
             )
-        if self.class_means and self.on_error == "skip":
-            raise ValueError(
-                "on_error must be 'raise' for class_means=True, got 'skip': every "
-                "sample must keep its label."
-            )
+        check_labels_stay(self.class_means, self.on_error)
         datasets = check_datasets(X)
         self._network, self._kept = None, OrderedDict()
         self.seed_ = check_random_state(self.random_state).randint(2**31 - 1)
@@ -383,6 +379,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         datasets = check_datasets(X)
         self._check_unchanged()
+        check_labels_stay(self.class_means, self.on_error)
         check_kinds(datasets, self._takes)
         labels = [labels_of(item) if self.class_means else None for item in X]
         given = list(zip(datasets, labels))

@@ -75,18 +75,23 @@ def open_network(
 
 def _resize_head(network: Network, state: dict[str, torch.Tensor], origin: str) -> None:
     """Make the last layer one that its weights among those of a file fit."""
-    own = {k: v for k, v in state.items() if k.startswith(f"{network.head}.")}
+    named, head = network.head, f"{network.head}."
+    own = {k: v for k, v in state.items() if k.startswith(head)}
 
     def fits() -> bool:
         wanted = network.model.state_dict()
-        return all(k in wanted and wanted[k].shape == v.shape for k, v in own.items())
+        shapes = {k: v.shape for k, v in wanted.items() if k.startswith(head)}
+        return shapes == {k: v.shape for k, v in own.items()}
 
-    if own and not fits():
-        network.reset_classifier(len(next(iter(own.values()))))
-    if not own or not fits():
+    if not fits() and all(v.ndim for v in own.values()):
+        n_classes = [len(v) for v in own.values()]
+        if n_classes:
+            network.reset_classifier(n_classes[0])
+            head = f"{network.head}."
+    if not fits():
         raise ValueError(
-            f"the weights from {origin} must have their own last layer, "
-            f"{network.head!r} of {network.architecture}, which they lack."
+            f"the weights from {origin} must have their own last layer, {named!r} of "
+            f"{network.architecture}, in its usual form, got {sorted(own)}."
         )
 
 

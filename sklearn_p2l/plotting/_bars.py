@@ -261,7 +261,8 @@ def _one_target(x):
         if hasattr(x, "to_frame"):
             x = x.to_frame().T
         elif isinstance(x, Vectors):
-            x = Vectors(np.asarray(x)[np.newaxis], x.fingerprint, [x.class_means])
+            means = None if x.class_means is None else [x.class_means]
+            x = Vectors(np.asarray(x)[np.newaxis], x.fingerprint, means)
         else:
             x = x[np.newaxis]
     if len(x) != 1:

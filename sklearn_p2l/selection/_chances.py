@@ -21,7 +21,8 @@ class ChancesMixin:
 
     It has `weights`, `noise_` and `spread_`; `_learned`, of which draws are made;
     `_levels`, the mean and the standard deviation of the improvements of each training
-    target; and the methods `_check_targets`, `_standardised` and `_are_selves`.
+    target; `_some_stay_closed`, whether not all of its sources are opened; and the
+    methods `_check_targets`, `_standardised` and `_are_selves`.
     """
 
     @available_if(_learned)
@@ -60,11 +61,14 @@ class ChancesMixin:
             source that is no candidate.
         """
         check_is_fitted(self)
-        behind = [
-            (draws.max(axis=1, keepdims=True) - draws).mean(axis=0)
-            for draws in self._draws(X)
-        ]
-        return np.array(behind) * self.spread_
+        behind = []
+        for draws in self._draws(X):
+            row, known = np.full(draws.shape[1], np.inf), ~np.isneginf(draws[0])
+            if known.any():
+                best = draws.max(axis=1, keepdims=True)
+                row[known] = (best - draws[:, known]).mean(axis=0) * self.spread_
+            behind.append(row)
+        return np.array(behind)
 
     @available_if(_learned)
     def transfer_proba(self, X):
@@ -110,6 +114,12 @@ class ChancesMixin:
             raise ValueError(
                 "how sure a ranking is can be told only where fit was given measured "
                 "improvements, got none; pass y to fit."
+            )
+        if self._some_stay_closed:
+            raise ValueError(
+                "n_opened must be None to tell how sure a ranking is, got "
+                f"{self.n_opened}: of sources that stay closed less is known than of "
+                "those that weights were learned from."
             )
         targets = self._check_targets(X)
         z, _ = self._standardised(targets)

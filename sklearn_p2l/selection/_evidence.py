@@ -29,6 +29,7 @@ from sklearn_p2l.selection._signals import (
 from sklearn_p2l.selection._weights import (
     equal_weights,
     learn_weights,
+    levels_of,
     prior_of,
 )
 
@@ -65,8 +66,9 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
     n_opened : int, default=None
         Open the networks of only so many sources for each target: those with the
-        highest score by the other signals; the rest rank behind them, by these. None
-        opens all. Training targets have all those opened that were measured.
+        highest score by the other signals; the rest rank behind them, by these, and
+        how sure the ranking is cannot be told. None opens all. Training targets have
+        all those opened that were measured.
 
     exclude_self : bool, default=False
         Whether a source whose vector is that of the target is no candidate for it: it
@@ -161,7 +163,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
       network tell the target's labels apart. Needs checkpoints, and targets with
       labels; of more than 2,000 samples, 2,000 are used;
     - "leep": how well the classes of the source tell them apart, for which the
-      checkpoint must have its own last layer; it favours sources of many classes.
+      checkpoint must have its own last layer, of one class per sample; it favours
+      sources of many classes.
 
     Scores of opened networks are remembered for as long as the process lives, features
     in `memory`; so folds of a cross-validation compute none of them twice.
@@ -277,34 +280,51 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         targets = self._as_targets(X)
         self.signals_ = self._choose_signals(self._known(targets))
         targets = self._embedded(targets)
+        selves = self._are_selves(targets)
         if y is not None:
-            y = np.where(self._are_selves(targets), np.nan, y)
+            y = np.where(selves, np.nan, y)
             self.prior_ = prior_of(y)
         free = np.array([not has_known_sign(name) for name in self.signals_])
         if y is None or self.weights != "learned":
-            if self.no_transfer:
-                raise ValueError(
-                    "no_transfer must be False unless weights='learned' and y is "
-                    "given: what transfer gains is learned from measured improvements."
-                )
+            self._check_no_transfer()
             self.weights_ = self._given_weights(free)
             return self
         values = self._cheap_signals(targets)
         values |= self._opened_signals(targets, opened=~np.isnan(y))
         if "prior" in values:
             values["prior"] = prior_of(y, nested=True)
-        z = np.array([zscore(values[name]) for name in self.signals_])
+        of_others = [np.where(selves, np.nan, values[n]) for n in self.signals_]
+        z = np.array([zscore(signal) for signal in of_others])
         learned = learn_weights(z, y, free)
         self.weights_ = dict(zip(self.signals_, learned.values.tolist()))
         self.strength_, self.noise_ = learned.strength, learned.noise
         self.left_out_errors_, self._learned = learned.left_out_errors, learned
-        known = [row[~np.isnan(row)] for row in y if not np.isnan(row).all()]
-        self._levels = np.array(
-            [(row.mean(), max(row.std(), np.finfo(float).tiny)) for row in known]
-        )
-        self.spread_ = float(self._levels[:, 1].mean()) if known else 0.0
+        self._levels = levels_of(y)
+        self.spread_ = float(self._levels[:, 1].mean()) if len(self._levels) else 0.0
         self.no_transfer_score_ = self._score_of_no_transfer()
+        self._check_no_transfer()
         return self
+
+    def _check_no_transfer(self):
+        """Refuse to rank no transfer where it is not known what transfer gains."""
+        if not self.no_transfer:
+            return
+        if not hasattr(self, "no_transfer_score_"):
+            raise ValueError(
+                "no_transfer must be False unless weights='learned' and y is given: "
+                "what transfer gains is learned from measured improvements."
+            )
+        if self._some_stay_closed:
+            raise ValueError(
+                f"n_opened must be None for no_transfer=True, got {self.n_opened}: "
+                "what transfer gains is learned with all sources opened."
+            )
+
+    @property
+    def _some_stay_closed(self):
+        opens = set(self.signals_) & set(SCORES)
+        n_opened = self.n_opened or len(self.sources_)
+        return bool(opens) and n_opened < len(self.sources_)
 
     def _given_weights(self, free):
         if isinstance(self.weights, Mapping):
@@ -433,6 +453,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         return terms
 
     def _order(self, E, n_top=None):
+        self._check_no_transfer()
         if not self.no_transfer:
             return super()._order(E, n_top)
         order = super()._order(E)
@@ -449,8 +470,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
         z = {name: standardised(v) for name, v in self._cheap_signals(targets).items()}
         opened = candidates.copy()
-        some_stay_closed = self.n_opened is not None and len(z) < len(self.signals_)
-        if some_stay_closed and self.n_opened < len(self.sources_):
+        if self._some_stay_closed:
             weighed = (self.weights_[name] * values for name, values in z.items())
             E = np.where(candidates, sum(weighed, np.zeros(opened.shape)), -np.inf)
             opened[:] = False

@@ -65,7 +65,8 @@ def explain(estimator, X, *, targets=None, as_frame=True):
 
 def chances_of_best(ranker, X):
     """P(best) of each source (n_targets, n_sources), of a ranker that can tell."""
-    return ranker.predict_proba(X) if hasattr(ranker, "noise_") else None
+    can_tell = hasattr(ranker, "noise_") and not ranker._some_stay_closed
+    return ranker.predict_proba(X) if can_tell else None
 
 
 def _rows(ranker, X, targets):

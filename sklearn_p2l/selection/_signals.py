@@ -75,7 +75,7 @@ def _separability(known):
         directions = orth((means - means.mean(axis=0)).T, rcond=1e-5)
         for i, spread in enumerate(spreads):
             total = np.sum(spread**2)
-            if total > 0:
+            if total > 1e-10 * np.sum(known.targets.class_means[i] ** 2):
                 values[i, j] = np.sum((spread @ directions) ** 2) / total
     return values
 
@@ -106,7 +106,8 @@ def _class_means_lack(known):
             "pass Tasks as X and an embedder with class_means=True, or its vectors of "
             "tasks as X"
         )
-    if any(means is None for means in targets.class_means or ()):
+    unlabelled = not all(isinstance(task, Task) for task in targets.tasks or ())
+    if unlabelled or any(means is None for means in targets.class_means or ()):
         return "signals 'separability' and 'coverage' need targets with labels"
     return None
 

@@ -100,6 +100,7 @@ def learn_weights(signals, improvements, free):
     values = _fit(signals, y, rows, free, STRENGTHS[best])
     residual = (y - left_out[best])[rows]
     noise = float(np.sqrt(np.mean(residual**2))) if len(residual) else 1.0
+    noise = max(noise, 1e-6)  # nobody is surer than that
     A = signals[:, rows].T
     pull = min(STRENGTHS[best], 1e6) * max(1, len(A))
     covariance = noise**2 * np.linalg.inv(A.T @ A + pull * np.eye(len(values)))
@@ -109,8 +110,36 @@ def learn_weights(signals, improvements, free):
 
 
 def shares_of_best(draws):
-    """In how many of the draws (n_draws, n_sources) each source is the best."""
-    return np.bincount(draws.argmax(axis=1), minlength=draws.shape[1]) / len(draws)
+    """In how many of the draws (n_draws, n_sources) each source is the best.
+
+    Never is one of which all draws are -inf.
+    """
+    shares = np.bincount(draws.argmax(axis=1), minlength=draws.shape[1]) / len(draws)
+    return np.where(np.isneginf(draws[0]), 0.0, shares)
+
+
+def levels_of(improvements):
+    """Mean and standard deviation of the improvements of each target.
+
+    Of the targets that several sources were measured on; where these are equal, the
+    mean standard deviation of the others stands for theirs.
+
+    Parameters
+    ----------
+    improvements : ndarray of shape (n_targets, n_sources)
+        NaN where not measured.
+
+    Returns
+    -------
+    levels : ndarray of shape (n_levels, 2)
+        One row per target with at least two measured sources.
+    """
+    rows = [row[~np.isnan(row)] for row in improvements]
+    rows = [row for row in rows if len(row) > 1]
+    levels = np.array([(row.mean(), row.std()) for row in rows]).reshape(-1, 2)
+    flat = levels[:, 1] <= 1e-9 * np.maximum(1.0, np.abs(levels[:, 0]))
+    levels[flat, 1] = 1e-9 if flat.all() else levels[~flat, 1].mean()
+    return levels
 
 
 def equal_weights(free):
