@@ -133,6 +133,27 @@ def test_a_trained_network_needs_no_scale(tones, weights):
     )
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_automatic_learning_rates(tones):
+    """Half of it where nothing normalises, and units may die."""
+    X, y, _, _ = tones
+    factory = functools.partial(VGGLike)
+    for settings, expected in [
+        (dict(), 2e-3),
+        (dict(optimizer="sgd"), 0.01),
+        (dict(backbone=factory), 1e-3),
+        (dict(backbone=factory, optimizer="sgd"), 0.005),
+        (dict(backbone=factory, weights="DEFAULT"), 2e-3),
+        (dict(backbone=factory, learning_rate=0.3e-3), 0.3e-3),
+    ]:
+        settings = dict(image_size=16, random_state=0) | settings
+        tuner = NetworkClassifier(**settings, epochs=1, warmup=0).fit(X, y)
+        assert tuner.history_[0]["learning_rate"] == pytest.approx(expected)
+    for name, normalises in [("convnext_tiny", True), ("vit_b_16", True)]:
+        network = networks.open_network(name, weights=None)
+        assert network.normalises == normalises
+
+
 @pytest.mark.parametrize("name", ["small_resnet", "squeezenet1_1", "vgg11"])
 def test_scaled_features_change_no_output(name, rng):
     """Neither while they are nor afterwards; and then they are of size 1."""

@@ -12,6 +12,13 @@ from torch import nn
 from sklearn_p2l.networks.devices import seeded
 from sklearn_p2l.networks.preprocessing import Preprocessing
 
+_NORMALISING = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
+
 
 class Network(nn.Module, ABC):
     """A classifier whose last layer can be replaced.
@@ -51,6 +58,11 @@ class Network(nn.Module, ABC):
         self.model = model
         self.architecture = architecture
         self.head = head
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it has layers that normalise what passes through them."""
+        return any(isinstance(module, _NORMALISING) for module in self.modules())
 
     @abstractmethod
     def preprocess(self, samples: Iterable) -> Any:

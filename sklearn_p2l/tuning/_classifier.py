@@ -58,8 +58,10 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
     optimizer : {"adamw", "sgd"}, default="adamw"
         How gradients become steps: AdamW, or gradient descent with `momentum`.
 
-    learning_rate : float, default=2e-3
-        Largest learning rate of the last layer. For "sgd", 0.01 is a usual one.
+    learning_rate : float or "auto", default="auto"
+        Largest learning rate of the last layer. "auto" is 2e-3, for "sgd" 0.01; half of
+        it from random weights in a network without normalisation layers, whose units
+        may die.
 
     body_learning_rate_multiplier : float, default=0.1
         Learning rate of the other layers, relative to `learning_rate` (the paper's f).
@@ -230,7 +232,10 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
         "backbone": [str, os.PathLike, callable],
         "weights": [str, os.PathLike, None],
         "optimizer": [StrOptions({"adamw", "sgd"})],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "learning_rate": [
+            Interval(Real, 0, None, closed="neither"),
+            StrOptions({"auto"}),
+        ],
         "body_learning_rate_multiplier": [Interval(Real, 0, None, closed="left")],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -263,7 +268,7 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
         *,
         weights=None,
         optimizer="adamw",
-        learning_rate=2e-3,
+        learning_rate="auto",
         body_learning_rate_multiplier=0.1,
         epochs="auto",
         batch_size=16,
@@ -374,7 +379,7 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         network, inputs = self._open(networks, X, targets, weight, seed)
         validation = self._validation_part(targets, weight, groups, seed)
-        recipe = recipe_of(self, networks, len(targets) - len(validation))
+        recipe = recipe_of(self, networks, network, len(targets) - len(validation))
         n_records = 1 if recipe.freezes_body else recipe.epochs  # a probe has one
         with progress_of(self, n_records) as report:
             run = networks.train(
@@ -462,8 +467,9 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
             validated = run.loss < run.constant_loss
             what = "is no better in validation" if validated else "has learned no more"
             remedy = (
-                f"another learning_rate (a tenth or ten times {self.learning_rate:g}), "
-                f"more epochs (there were {len(run.history)}) or another start"
+                "another learning_rate (a tenth or ten times "
+                f"{recipe.learning_rate:g}), more epochs (there were "
+                f"{len(run.history)}) or another start"
             )
             if recipe.freezes_body and not run.without_probe:
                 remedy = "another start, or a body_learning_rate_multiplier above 0"

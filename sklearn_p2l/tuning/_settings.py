@@ -7,6 +7,8 @@ from sklearn_p2l._compat import load_networks
 
 # What epochs="auto" stands for; twice as much from random weights, but for the last.
 _EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 200, 2000
+# What learning_rate="auto" stands for, but half of it where units may die.
+_RATES = {"adamw": 2e-3, "sgd": 0.01}
 
 
 def check_settings(classifier):
@@ -64,14 +66,21 @@ def _steps_per_epoch(classifier, n_samples):
     return recipe.count_batches(n_samples, classifier.batch_size)
 
 
-def recipe_of(classifier, networks, n_samples):
-    """The recipe for so many training samples."""
+def _learning_rate(classifier, network, pretrained):
+    if classifier.learning_rate != "auto":
+        return classifier.learning_rate
+    rate = _RATES[classifier.optimizer]
+    return rate if pretrained or network.normalises else rate / 2
+
+
+def recipe_of(classifier, networks, network, n_samples):
+    """The recipe for a network and so many training samples."""
     c, pretrained = classifier, is_pretrained(classifier)
     return networks.Recipe(
         epochs=n_epochs(c, n_samples),
         batch_size=c.batch_size,
         optimizer=c.optimizer,
-        learning_rate=c.learning_rate,
+        learning_rate=_learning_rate(c, network, pretrained),
         body_multiplier=c.body_learning_rate_multiplier if pretrained else 1.0,
         momentum=c.momentum,
         weight_decay=c.weight_decay,
