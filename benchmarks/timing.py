@@ -16,6 +16,12 @@ DATA = Path(
 
 def side_by_side(functions, *, repeats=3, warm_up=True):
     """Median seconds of each function; they take turns, so that all see the same."""
+    rounds = rounds_of(functions, repeats=repeats, warm_up=warm_up)
+    return {name: statistics.median(values) for name, values in rounds.items()}
+
+
+def rounds_of(functions, *, repeats=3, warm_up=True):
+    """Seconds of each function in each round, in which they take turns."""
     seconds = {name: [] for name in functions}
     for repeat in range(repeats + warm_up):
         for name, function in functions.items():
@@ -23,7 +29,7 @@ def side_by_side(functions, *, repeats=3, warm_up=True):
             function()
             if repeat or not warm_up:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def write(path, rows):
