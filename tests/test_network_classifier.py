@@ -174,20 +174,22 @@ def test_warm_up_and_cosine(dark_and_light):
 
 
 @pytest.mark.parametrize(
-    "n, batch_size, n_epochs",
+    "n, batch_size, n_epochs, from_random_weights",
     [
-        (60, 16, 50),  # 4 steps a pass: 200 steps
-        (160, 16, 20),
-        (500, 16, 20),  # 32 steps a pass: 640 steps
-        (16_000, 16, 2),  # 1,000 steps a pass: 2,000 steps
-        (100_000, 16, 1),
-        (2, 32, 200),
-        (150, 1, 20),  # 75 steps a pass: no batch has a single sample
+        (60, 16, 50, 100),  # 4 steps a pass: 200 steps, 400
+        (160, 16, 20, 40),
+        (500, 16, 20, 40),  # 32 steps a pass: 640 steps, 1,280
+        (1200, 16, 20, 27),  # 75 steps a pass: 1,500 steps, 2,000
+        (16_000, 16, 2, 2),  # 1,000 steps a pass: 2,000 steps
+        (100_000, 16, 1, 1),
+        (2, 32, 200, 400),
+        (75, 1, 20, 40),  # 37 steps a pass: no batch has a single sample
     ],
 )
-def test_epochs_that_suit_the_size(n, batch_size, n_epochs):
-    classifier = NetworkClassifier(batch_size=batch_size)
-    assert epochs_for(classifier, n) == n_epochs
+def test_epochs_that_suit_the_size(n, batch_size, n_epochs, from_random_weights):
+    classifier = NetworkClassifier("resnet18", batch_size=batch_size)
+    assert epochs_for(classifier, n) == from_random_weights
+    assert epochs_for(classifier.set_params(weights="DEFAULT"), n) == n_epochs
     assert epochs_for(classifier.set_params(epochs=3), n) == 3
 
 
