@@ -77,7 +77,10 @@ def by_start(records):
     return pd.DataFrame(rows)
 
 
-_ORDER = ("probe", "closed-form probe", "before", "paper", "default")
+_ORDER = (
+    *("probe", "closed-form probe", "before", "paper", "default"),
+    "body at the full rate",
+)
 
 
 def ingredients(records):
