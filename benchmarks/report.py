@@ -24,6 +24,13 @@ MEASURES = {
 }
 
 
+def bootstrap_interval(values, n_draws=10_000):
+    """95 % of the means of resampled targets."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(values), size=(n_draws, len(values)))
+    return np.quantile(values[rows].mean(axis=1), [0.025, 0.975])
+
+
 class Report:
     """Paragraphs and tables, to be joined to a page."""
 

@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from evaluate import Truth
-from run import REFERENCE, SOURCE_CLASSIFIER, SOURCE_STEPS
+from run import train_zoo
 from tasks import load_tasks
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from report import Report
+from report import Report, bootstrap_interval
 
-from sklearn_p2l import DatasetEmbedder, EvidenceSelector, SourceSelector
-from sklearn_p2l.ground_truth import train_sources
+from sklearn_p2l import EvidenceSelector, SourceSelector
 from sklearn_p2l.metrics import regret_loss, spearman_score
 
 HERE = Path(__file__).parent
@@ -41,7 +40,8 @@ def main():
     sources, targets = load_tasks()
     truth = Truth()
     improvement, baseline = truth.improvement().to_numpy(), truth.main["none"]
-    zoo, reference = train_zoo(folder, sources)
+    settings = dict(class_means=True, memory=folder / "vectors")
+    zoo, reference = train_zoo(sources, folder, n_jobs=2, **settings)
     tasks = [targets[name] for name in truth.names]
     vectors = reference.fit(tasks).transform(tasks)
     E = {"equation 2": rank_without(zoo, vectors, improvement, SourceSelector(zoo))}
@@ -54,24 +54,6 @@ def main():
     page.add(TEXT)
     page.table(table_of(E, improvement, baseline.to_numpy()))
     page.write(HERE / "EVIDENCE.md")
-
-
-def train_zoo(folder, sources):
-    """The sources of `run.py` with class means, and their reference network."""
-    arguments = dict(folder=folder / "sources", n_steps=SOURCE_STEPS)
-    first = train_sources(
-        {REFERENCE: sources[REFERENCE]},
-        SOURCE_CLASSIFIER,
-        embedder=DatasetEmbedder("pcnn", weights=None, random_state=0),
-        **arguments,
-    )
-    reference = DatasetEmbedder(
-        first[0].checkpoint, class_means=True, memory=folder / "vectors"
-    )
-    zoo = train_sources(
-        sources, SOURCE_CLASSIFIER, embedder=reference, n_jobs=2, **arguments
-    )
-    return zoo, reference
 
 
 def rank_without(zoo, X, improvement, selector):
@@ -93,12 +75,6 @@ def rank_without(zoo, X, improvement, selector):
 
 def table_of(rankings, improvement, baseline):
     """Means over targets, and differences to the first ranker, with intervals."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(improvement), size=(10_000, len(improvement)))
-
-    def interval(values):
-        return np.quantile(values[drawn].mean(axis=1), [0.025, 0.975])
-
     rows, first = {}, None
     settings = dict(baseline=baseline, average=None)
     for name, E in rankings.items():
@@ -106,8 +82,8 @@ def table_of(rankings, improvement, baseline):
         regret = [regret_loss(improvement, E, top=n, **settings) for n in (1, 2, 3)]
         best = np.argmax(E, axis=1) == np.nanargmax(improvement, axis=1)
         first = first or (rho, regret[0])
-        low, high = interval(rho - first[0])
-        lost_low, lost_high = interval(regret[0] - first[1])
+        low, high = bootstrap_interval(rho - first[0])
+        lost_low, lost_high = bootstrap_interval(regret[0] - first[1])
         lost = np.mean(regret[0] - first[1])
         rows[name] = {
             "ρ": f"{rho.mean():.2f}",

@@ -78,21 +78,7 @@ def main():
     sources, targets = load_tasks()
 
     # 1. The sources. The largest one is also the reference network.
-    arguments = dict(folder=folder / "sources", n_steps=SOURCE_STEPS)
-    anything = DatasetEmbedder("pcnn", weights=None, random_state=0)
-    reference = train_sources(
-        {REFERENCE: sources[REFERENCE]},
-        SOURCE_CLASSIFIER,
-        embedder=anything,
-        **arguments,
-    )[0].checkpoint
-    zoo = train_sources(
-        sources,
-        SOURCE_CLASSIFIER,
-        embedder=DatasetEmbedder(reference),
-        n_jobs=options.n_jobs,
-        **arguments,
-    )
+    zoo, embedder = train_zoo(sources, folder, options.n_jobs)
 
     # 2. The matrix: every source, and random weights, on every target.
     measured = {
@@ -112,8 +98,29 @@ def main():
         RESULTS.mkdir(exist_ok=True)
         write_measured(measured)
         write_tasks(sources, targets, zoo)
-        write_divergences(sources, targets, reference)
+        write_divergences(sources, targets, embedder.backbone)
         write_sanity()
+
+
+def train_zoo(sources, folder, n_jobs, **settings):
+    """Train the sources that are not in the folder yet.
+
+    Returns all as a catalog, and the embedder by the largest, the reference network;
+    `settings` are the embedder's.
+    """
+    arguments = dict(folder=folder / "sources", n_steps=SOURCE_STEPS)
+    anything = DatasetEmbedder("pcnn", weights=None, random_state=0)
+    reference = train_sources(
+        {REFERENCE: sources[REFERENCE]},
+        SOURCE_CLASSIFIER,
+        embedder=anything,
+        **arguments,
+    )[0].checkpoint
+    embedder = DatasetEmbedder(reference, **settings)
+    zoo = train_sources(
+        sources, SOURCE_CLASSIFIER, embedder=embedder, n_jobs=n_jobs, **arguments
+    )
+    return zoo, embedder
 
 
 def write_measured(measured):

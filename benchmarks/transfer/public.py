@@ -19,6 +19,7 @@ from sklearn.linear_model import LinearRegression, RidgeCV
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability import reliability
+from report import bootstrap_interval
 from timing import DATA
 
 from sklearn_p2l.divergence import pairwise_divergence
@@ -214,20 +215,13 @@ def report(frame):
         for ranker in own["ranker"].unique():
             mean, difference = table[ranker].mean(), ""
             if ranker != "all, learned":
-                low, high = interval((learned - table[ranker]).to_numpy())
+                low, high = bootstrap_interval((learned - table[ranker]).to_numpy())
                 gain = learned.mean() - mean
                 difference = f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"
             lines.append(
                 f"| {matrix} | {len(table)} | {ranker} | {mean:.2f} | {difference} |"
             )
     return "\n".join(lines) + "\n"
-
-
-def interval(differences, n_draws=10_000):
-    """95 % of the means of resampled targets."""
-    rng = np.random.default_rng(0)
-    rows = rng.integers(len(differences), size=(n_draws, len(differences)))
-    return np.quantile(differences[rows].mean(axis=1), [0.025, 0.975])
 
 
 RELIABILITY = """

@@ -144,18 +144,21 @@ def _add_rank(commands):
     )
     group.add_argument(
         "--opened",
+        default=argparse.SUPPRESS,
         type=_count,
         metavar="N",
         help="open the networks of the first N sources by the rest only",
     )
     group.add_argument(
         "--improvements",
+        default=argparse.SUPPRESS,
         metavar="CSV",
         help="measured improvements, as for learn-k, from which weights are learned; "
         "then chances are told",
     )
     group.add_argument(
         "--targets",
+        default=argparse.SUPPRESS,
         nargs="+",
         metavar="FOLDER",
         help="the targets that these were measured on, named as in the CSV file",

@@ -4,10 +4,9 @@ import os
 
 import numpy as np
 
-from sklearn_p2l._cli._reading import read_improvements
-from sklearn_p2l._cli._tables import cell, json_line, table
-from sklearn_p2l._cli._vectors import embedder_options, reference_of
-from sklearn_p2l.embedding import DatasetEmbedder
+from sklearn_p2l._cli._reading import check_some_source, read_improvements
+from sklearn_p2l._cli._tables import ranking_lines
+from sklearn_p2l._cli._vectors import embedder_options, reference_embedder
 from sklearn_p2l.selection import EvidenceSelector, explain
 from sklearn_p2l.task import Task
 
@@ -21,44 +20,32 @@ _SHARED = ("device", "n_jobs", "memory", "verbose")
 def rank_by_evidence(args, catalog):
     """Rank the sources of a catalog for a folder with a subfolder for each class."""
     targets, improvements, training = [], None, []
-    if args.improvements is not None:
+    if "improvements" in args:
         targets, improvements = read_improvements(args.improvements, catalog.names)
         training = _training_tasks(args, targets)
-    elif args.targets:
-        raise ValueError("--targets must be given only with --improvements.")
     task, options = Task.from_folder(args.dataset), embedder_options(args)
     selector = EvidenceSelector(
         catalog,
         embedder=_embedder(catalog, options),
-        n_opened=args.opened,
+        n_opened=vars(args).get("opened"),
         exclude_self=args.exclude_self,
         **{"verbose": 1} | {key: options[key] for key in _SHARED if key in options},
     )
     selector.fit(training or [task], improvements)
     rows = explain(selector, [task], as_frame=False)
-    if not rows:
-        raise ValueError(
-            f"--exclude-self leaves no source for {args.dataset}: all of "
-            f"{args.catalog} are the dataset itself."
-        )
     for row in rows:
         del row["target"]
-    advice = _advice(selector, task, rows)
-    rows = rows[: args.top]
     name = os.path.basename(os.path.abspath(args.dataset))
-    if args.format == "json":
-        for row in rows:
-            row["checkpoint"] = catalog[row["source"]].checkpoint
-        head = {"target": name, "weights": selector.weights_}
-        return [json_line(head | advice | {"ranking": rows})]
-    header = [key.replace("_", " ") for key in rows[0]]
-    lines = [cell(name), *table(header, *(list(row.values()) for row in rows))]
-    return [*lines, "", *_in_words(advice)]
+    check_some_source(args, name, rows)
+    advice = _advice(selector, task, rows)
+    head = {"weights": selector.weights_} | advice
+    lines = ranking_lines(args, catalog, name, rows, head=head)
+    return lines if args.format == "json" else [*lines, "", *_in_words(advice)]
 
 
 def _training_tasks(args, targets):
     """The targets with measured improvements, in the order of their rows."""
-    paths = args.targets or ()
+    paths = vars(args).get("targets", ())
     folders = {os.path.basename(os.path.abspath(path)): path for path in paths}
     if len(folders) < len(paths):
         raise ValueError(
@@ -77,14 +64,8 @@ def _embedder(catalog, options):
     """The reference network of a catalog; None where it has no vectors."""
     if not catalog.has_embedding.all():
         return None
-    embedder = DatasetEmbedder(
-        random_state=0,
-        verbose=1,
-        class_means=all(means is not None for means in catalog.class_means),
-    ).set_params(**reference_of(catalog) | options)
-    # Where samples may be left out, labels would not be those of the rest.
-    stay = embedder.on_error == "raise"
-    return embedder.set_params(class_means=embedder.class_means and stay)
+    has_means = all(means is not None for means in catalog.class_means)
+    return reference_embedder(catalog, options, class_means=has_means)
 
 
 def _advice(selector, task, rows):

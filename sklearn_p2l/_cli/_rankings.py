@@ -3,8 +3,13 @@
 import numpy as np
 
 from sklearn_p2l._cli._evidence import rank_by_evidence
-from sklearn_p2l._cli._reading import read_improvements, read_k
-from sklearn_p2l._cli._tables import cell, json_line, pairs, table
+from sklearn_p2l._cli._reading import (
+    check_effects,
+    check_some_source,
+    read_improvements,
+    read_k,
+)
+from sklearn_p2l._cli._tables import json_line, pairs, ranking_lines
 from sklearn_p2l._cli._vectors import embedded, embedder_options, read_datasets
 from sklearn_p2l.catalog import SourceCatalog
 from sklearn_p2l.selection import SourceSelector, explain
@@ -35,33 +40,32 @@ def rank(args):
     rankings = ranked(selector, records, embedder_options(args))
     lines = []
     for record, rows in zip(records, rankings):
-        if not rows:
-            raise ValueError(
-                f"--exclude-self leaves no source for {record['name']}: all of "
-                f"{args.catalog} are {record['name']} itself."
-            )
-        rows = rows[: args.top]
-        if args.format == "json":
-            for row in rows:
-                row["checkpoint"] = catalog[row["source"]].checkpoint
-            head = {"target": record["name"], "k": k, "metric": metric}
-            lines.append(json_line(head | {"ranking": rows}))
-            continue
-        header = [key.replace("_", " ") for key in rows[0]]
-        lines += ["" for _ in lines[:1]]  # between tables
-        lines.append(f"{cell(record['name'])} (k = {k:.6g}, {metric})")
-        lines += table(header, *(list(row.values()) for row in rows))
+        check_some_source(args, record["name"], rows)
+        if args.format == "table":
+            lines += ["" for _ in lines[:1]]  # between tables
+        lines += ranking_lines(
+            args,
+            catalog,
+            record["name"],
+            rows,
+            head={"k": k, "metric": metric},
+            remark=f" (k = {k:.6g}, {metric})",
+        )
     return lines
 
 
 def _check_evidence_options(args):
-    """Refuse options that would have no effect."""
-    options = {"improvements": True, "targets": True, "opened": True}
-    for name, needs_evidence in (options | {"k": False, "metric": False}).items():
-        is_given = vars(args).get(name) is not None
-        if is_given and needs_evidence != args.evidence:
-            how = "with" if needs_evidence else "without"
-            raise ValueError(f"--{name} must be given only {how} --evidence.")
+    check_effects(
+        args,
+        [
+            ("improvements", args.evidence, "with --evidence"),
+            ("targets", args.evidence, "with --evidence"),
+            ("targets", "improvements" in args, "with --improvements"),
+            ("opened", args.evidence, "with --evidence"),
+            ("k", not args.evidence, "without --evidence"),
+            ("metric", not args.evidence, "without --evidence"),
+        ],
+    )
 
 
 def checked_selector(catalog, **parameters):

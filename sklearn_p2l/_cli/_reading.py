@@ -27,6 +27,25 @@ def check_names(catalog, folder, names):
         )
 
 
+def check_effects(args, rules):
+    """Refuse options that would have no effect.
+
+    `rules`: names of options, whether they have one, and where they would.
+    """
+    for name, has_effect, where in rules:
+        if name in args and not has_effect:
+            raise ValueError(f"--{name} must be given only {where}.")
+
+
+def check_some_source(args, target, rows):
+    """Refuse a ranking of nothing."""
+    if not rows:
+        raise ValueError(
+            f"--exclude-self leaves no source for {target}: all of {args.catalog} are "
+            f"{target} itself."
+        )
+
+
 def read_k(text, metric):
     """Return k and metric, from a number or from what `learn-k` has printed."""
     try:

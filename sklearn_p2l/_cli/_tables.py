@@ -23,6 +23,17 @@ def table(header, *rows):
     ]
 
 
+def ranking_lines(args, catalog, target, rows, *, head, remark=""):
+    """Return a ranking as lines: a title and a table, or one line with `head` in it."""
+    rows = rows[: args.top]
+    if args.format == "json":
+        for row in rows:
+            row["checkpoint"] = catalog[row["source"]].checkpoint
+        return [json_line({"target": target} | head | {"ranking": rows})]
+    header = [key.replace("_", " ") for key in rows[0]]
+    return [cell(target) + remark, *table(header, *(list(r.values()) for r in rows))]
+
+
 def pairs(record):
     """Return a record as lines, one for each of its items."""
     return table(*([key, cell(value)] for key, value in record.items()))

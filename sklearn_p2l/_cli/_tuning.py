@@ -8,7 +8,7 @@ import warnings
 from sklearn.model_selection import train_test_split
 
 from sklearn_p2l._cli._rankings import checked_selector, ranked
-from sklearn_p2l._cli._reading import check_names, read_k
+from sklearn_p2l._cli._reading import check_effects, check_names, read_k
 from sklearn_p2l._cli._tables import json_line, pairs
 from sklearn_p2l._compat import load_networks
 from sklearn_p2l.catalog import SourceCatalog, has_weights
@@ -64,19 +64,17 @@ def _check_options(args):
     has_catalog = args.catalog is not None
     ranks = has_catalog and "source" not in args
     to_rank = "with --catalog and without --source, to rank the sources"
-    for flag, has_effect, where in [
-        ("source", has_catalog, "with --catalog"),
-        ("k", ranks, to_rank),
-        ("metric", ranks, to_rank),
-        (
-            "backbone",
-            not has_catalog,
-            "without --catalog, whose sources have their own",
-        ),
-        ("weights", not has_catalog, "without --catalog, whose sources have their own"),
-    ]:
-        if flag in args and not has_effect:
-            raise ValueError(f"--{flag} must be given only {where}.")
+    no_catalog = "without --catalog, whose sources have their own"
+    check_effects(
+        args,
+        [
+            ("source", has_catalog, "with --catalog"),
+            ("k", ranks, to_rank),
+            ("metric", ranks, to_rank),
+            ("backbone", not has_catalog, no_catalog),
+            ("weights", not has_catalog, no_catalog),
+        ],
+    )
 
 
 def _check_output(path, catalog):

@@ -80,11 +80,9 @@ def embedded(records, options, catalog=None, metric=None, *, class_means=False):
             _check_fits(catalog, record["name"], record["fingerprint"], width)
     if not absent:
         return records
-    embedder = DatasetEmbedder(random_state=0, verbose=1)
-    embedder.set_params(**reference_of(catalog) | options)
+    embedder = reference_embedder(catalog, options, class_means=class_means)
     datasets = [record.pop("dataset") for record in absent]
-    if class_means and embedder.on_error == "raise":
-        embedder.set_params(class_means=True)
+    if embedder.class_means:
         datasets = [_with_labels(dataset) for dataset in datasets]
     _open(embedder, datasets, metric)
     fingerprint, width = embedder.fingerprint_, embedder.n_features_out_
@@ -137,7 +135,18 @@ def _check_fits(catalog, what, fingerprint, width):
             )
 
 
-def reference_of(catalog):
+def reference_embedder(catalog, options, *, class_means):
+    """The reference network of a catalog, with the options of a command.
+
+    It keeps class means if asked to, unless samples may be left out: labels would not
+    be those of the rest.
+    """
+    embedder = DatasetEmbedder(random_state=0, verbose=1)
+    embedder.set_params(**_reference_of(catalog) | options)
+    return embedder.set_params(class_means=class_means and embedder.on_error == "raise")
+
+
+def _reference_of(catalog):
     """Return what is known of the reference network of a catalog."""
     for source in reversed(catalog or []):
         kept = source.metadata.get("embedder") if source.metadata else None

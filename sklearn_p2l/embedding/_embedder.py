@@ -39,6 +39,7 @@ from sklearn_p2l.samples import (
     content_key,
     name_of,
     random_part,
+    random_rows,
 )
 
 # What the fingerprint stands for: fixed by `fit`, as the vectors' name is.
@@ -499,8 +500,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         if self.max_samples is not None:
             n_samples = None if self.max_samples == "auto" else self.max_samples
             if labels is not None:  # of the same samples as without them
-                order = check_random_state(self.seed_).permutation(len(labels))
-                labels = labels[order[:n_samples]]
+                rng = check_random_state(self.seed_)
+                labels = np.array(random_rows(labels, n_samples, rng))
             dataset, n_total = random_part(
                 dataset, n_samples, self.seed_, on_error=self.on_error
             )

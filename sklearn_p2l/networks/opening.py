@@ -83,11 +83,9 @@ def _resize_head(network: Network, state: dict[str, torch.Tensor], origin: str) 
         shapes = {k: v.shape for k, v in wanted.items() if k.startswith(head)}
         return shapes == {k: v.shape for k, v in own.items()}
 
-    if not fits() and all(v.ndim for v in own.values()):
-        n_classes = [len(v) for v in own.values()]
-        if n_classes:
-            network.reset_classifier(n_classes[0])
-            head = f"{network.head}."
+    if own and not fits() and all(v.ndim for v in own.values()):
+        network.reset_classifier(len(next(iter(own.values()))))
+        head = f"{network.head}."
     if not fits():
         raise ValueError(
             f"the weights from {origin} must have their own last layer, {named!r} of "

@@ -27,7 +27,7 @@ from sklearn_p2l.samples._relations import (
     subtask_labels,
     text_groups,
 )
-from sklearn_p2l.samples._sampling import is_map_style, is_sequence, take
+from sklearn_p2l.samples._sampling import is_map_style, is_sequence, random_rows, take
 from sklearn_p2l.samples._words import build_vocabulary, read_word_vectors, tokenize
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "modality_of",
     "name_of",
     "random_part",
+    "random_rows",
     "read_bags",
     "read_word_vectors",
     "relation_labels",

@@ -22,7 +22,7 @@ class ChancesMixin:
     It has `weights`, `noise_` and `spread_`; `_learned`, of which draws are made;
     `_levels`, the mean and the standard deviation of the improvements of each training
     target; `_some_stay_closed`, whether not all of its sources are opened; and the
-    methods `_check_targets`, `_standardised` and `_are_selves`.
+    methods `_check_targets` and `_standardised`.
     """
 
     @available_if(_learned)
@@ -124,5 +124,5 @@ class ChancesMixin:
         targets = self._check_targets(X)
         z, _ = self._standardised(targets)
         of_targets = np.array(list(z.values())).swapaxes(0, 1)
-        for signals, selves in zip(of_targets, self._are_selves(targets)):
-            yield np.where(selves, -np.inf, self._learned.draw(signals))
+        for signals, candidates in zip(of_targets, targets.candidates):
+            yield np.where(candidates, self._learned.draw(signals), -np.inf)

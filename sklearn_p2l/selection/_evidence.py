@@ -280,9 +280,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         targets = self._as_targets(X)
         self.signals_ = self._choose_signals(self._known(targets))
         targets = self._embedded(targets)
-        selves = self._are_selves(targets)
         if y is not None:
-            y = np.where(selves, np.nan, y)
+            y = np.where(targets.candidates, y, np.nan)
             self.prior_ = prior_of(y)
         free = np.array([not has_known_sign(name) for name in self.signals_])
         if y is None or self.weights != "learned":
@@ -293,8 +292,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         values |= self._opened_signals(targets, opened=~np.isnan(y))
         if "prior" in values:
             values["prior"] = prior_of(y, nested=True)
-        of_others = [np.where(selves, np.nan, values[n]) for n in self.signals_]
-        z = np.array([zscore(signal) for signal in of_others])
+        z = np.array([_zscore_of(values[n], targets.candidates) for n in self.signals_])
         learned = learn_weights(z, y, free)
         self.weights_ = dict(zip(self.signals_, learned.values.tolist()))
         self.strength_, self.noise_ = learned.strength, learned.noise
@@ -364,12 +362,6 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         self._check_nothing_lacks(known.targets, chosen)
         return chosen
 
-    def _are_selves(self, targets):
-        """Where a source is the target itself, (n_targets, n_sources)."""
-        if not self.exclude_self:
-            return np.zeros((len(targets), len(self.sources_)), dtype=bool)
-        return are_same(self.sources_, targets.vectors)
-
     def _known(self, targets):
         return Known(self.sources_, targets, getattr(self, "prior_", None))
 
@@ -410,7 +402,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
                 raise ValueError(f"exclude_self=True compares vectors: {absent}.")
 
     def _embedded(self, targets):
-        """Targets with their vectors, where the signals in use need any."""
+        """Targets with their candidates, and vectors where signals in use need any."""
         needs_vectors = self.exclude_self or set(self.signals_) & ONE_PASS
         if targets.vectors is None and needs_vectors:
             embedded = self.embedder_.transform(targets.tasks)
@@ -418,7 +410,10 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             means = getattr(embedded, "class_means", None)
             targets = replace(targets, vectors=np.asarray(embedded), class_means=means)
             self._check_nothing_lacks(targets)
-        return targets
+        candidates = np.ones((len(targets), len(self.sources_)), dtype=bool)
+        if self.exclude_self:
+            candidates = ~are_same(self.sources_, targets.vectors)
+        return replace(targets, candidates=candidates)
 
     def _cheap_signals(self, targets):
         """Values of signals that open no network, by name, (n_targets, n_sources)."""
@@ -447,9 +442,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         terms = {name: self.weights_[name] * values for name, values in z.items()}
         if not opened.all():
             terms["unopened"] = _behind(sum(terms.values()), opened)
-        selves = self._are_selves(X)
-        if selves.any():
-            terms["excluded"] = np.where(selves, -np.inf, 0.0)
+        if not X.candidates.all():
+            terms["excluded"] = np.where(X.candidates, 0.0, -np.inf)
         return terms
 
     def _order(self, E, n_top=None):
@@ -463,12 +457,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
     def _standardised(self, targets):
         """z-scores of the signals by name, and which sources were opened."""
-        candidates = ~self._are_selves(targets)
-
-        def standardised(values):
-            return zscore(np.where(candidates, values, np.nan))
-
-        z = {name: standardised(v) for name, v in self._cheap_signals(targets).items()}
+        candidates, cheap = targets.candidates, self._cheap_signals(targets)
+        z = {name: _zscore_of(values, candidates) for name, values in cheap.items()}
         opened = candidates.copy()
         if self._some_stay_closed:
             weighed = (self.weights_[name] * values for name, values in z.items())
@@ -516,6 +506,11 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
 
 _AUTO = ("size", "prior", "kl", "separability", "logme", "probe", "knn")
+
+
+def _zscore_of(values, candidates):
+    """z-scores over the candidates of each target, 0 of the others."""
+    return zscore(np.where(candidates, values, np.nan))
 
 
 def _are_vectors(X):

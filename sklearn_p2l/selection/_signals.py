@@ -29,6 +29,8 @@ class Targets:
     #: Of each target, (n_means, n_features) or None.
     class_means: tuple | None = None
     tasks: list | None = None
+    #: Which sources may be used, (n_targets, n_sources); known with the vectors.
+    candidates: np.ndarray | None = None
     #: Whether vectors, and with them class means, can be had, but are not here yet.
     can_be_embedded: bool = False
     can_have_class_means: bool = False
