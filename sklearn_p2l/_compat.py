@@ -5,6 +5,8 @@ imported when one of them begins: torch (through `load_networks`), Pillow, tqdm,
 and matplotlib. So ranking needs numpy, scipy, scikit-learn and joblib alone.
 """
 
+import importlib
+
 from sklearn.base import _fit_context
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled
@@ -26,6 +28,7 @@ __all__ = [
     "_fit_context",
     "_routing_enabled",
     "_safe_indexing",
+    "import_optional",
     "import_pandas",
     "import_pillow",
     "import_pyplot",
@@ -60,6 +63,16 @@ def import_pillow():
     except ImportError as error:
         raise ImportError("images need Pillow; pip install pillow.") from error
     return Image
+
+
+def import_optional(name, *, extra, what):
+    """Import a package that comes with an extra, or say how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'{what} need {name}, got {error}; pip install "sklearn-p2l[{extra}]".'
+        ) from error
 
 
 def import_pandas():

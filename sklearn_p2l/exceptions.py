@@ -5,6 +5,7 @@ __all__ = [
     "LearnedWeightWarning",
     "SignedFeaturesWarning",
     "SkippedSamplesWarning",
+    "SkippedSourcesWarning",
     "TiedRankingWarning",
 ]
 
@@ -26,6 +27,10 @@ class SignedFeaturesWarning(UserWarning):
 
 class SkippedSamplesWarning(UserWarning):
     """Samples of a dataset could not be used and were skipped."""
+
+
+class SkippedSourcesWarning(UserWarning):
+    """Networks of sources could not be opened or used, and are no candidates."""
 
 
 class TiedRankingWarning(UserWarning):

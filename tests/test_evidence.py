@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import run_without_torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -26,6 +27,7 @@ from sklearn_p2l import (
 )
 from sklearn_p2l.datasets import load_small_tasks, load_transfer_results
 from sklearn_p2l.evaluation import evaluate_selectors
+from sklearn_p2l.exceptions import SkippedSourcesWarning
 from sklearn_p2l.selection import _opened, _weights
 from sklearn_p2l.selection._weights import learn_weights, prior_of
 
@@ -235,7 +237,7 @@ def test_leep_is_of_the_sources_own_last_layer(zoo, tasks, forget, tmp_path):
     with pytest.raises(ValueError, match=r"in its usual form, got \['fc.weight'\]"):
         networks.open_network(file, weights=None, with_head=True)
     without = SourceCatalog([Source("headless", checkpoint=headless), zoo[0]])
-    with pytest.raises(ValueError, match=r"source 'headless': .* own last layer"):
+    with pytest.warns(SkippedSourcesWarning, match=r"'headless': .* own last layer"):
         EvidenceSelector(without, signals=["leep"]).fit(tasks).predict(tasks)
 
 
@@ -703,9 +705,70 @@ def test_targets_of_the_wrong_kind_are_refused(zoo, tasks, results):
         EvidenceSelector(zoo, signals=["size"]).fit(tasks, np.ones((2, 2)))
 
 
+def test_scores_of_an_earlier_fit_spare_the_opening(zoo, tasks, forget, monkeypatch):
+    """Vectors do as training targets then; the weights are the same."""
+    embedder = DatasetEmbedder(image_size=16, weights=None, random_state=0)
+    embedder.set_params(backbone="small_resnet", class_means=True)
+    vectors = embedder.fit_transform(tasks)
+    y = np.array([[0.3, 0.1], [0.2, 0.0], [0.1, 0.2]])
+    signals = ["size", "prior", "logme", "probe"]
+    first = EvidenceSelector(zoo, signals=signals).fit(tasks, y)
+    assert set(first.scores_) == {"logme", "probe"}
+    _opened._kept.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(_opened, "_open", None)
+        again = EvidenceSelector(zoo, signals=signals)
+        again.fit(vectors, y, scores=first.scores_)
+        frames = {n: as_frame(v[:, ::-1], zoo) for n, v in first.scores_.items()}
+        by_name = clone(again).fit(vectors, y, scores=frames)
+    assert again.weights_ == by_name.weights_ == first.weights_
+    assert_array_equal(again.predict_proba(tasks), first.predict_proba(tasks))
+    unknown = {name: values.copy() for name, values in first.scores_.items()}
+    unknown["probe"][0, 1] = np.nan
+    measured = y.copy()
+    measured[0, 1] = np.nan
+    partly = clone(again).fit(vectors, y, scores=unknown)
+    assert partly.weights_ == clone(again).fit(tasks, measured).weights_
+    with pytest.raises(ValueError, match="among .*, got 'size'"):
+        again.fit(vectors, y, scores={"size": y})
+    with pytest.raises(ValueError, match=r"'logme'\] must be of shape \(3, 2\)"):
+        again.fit(vectors, y, scores={"logme": y[:2]})
+    with pytest.raises(ValueError, match="needs targets with labels"):
+        again.predict(vectors)
+
+
+def as_frame(values, zoo):
+    return pd.DataFrame(values, columns=zoo.names[::-1])
+
+
+def test_a_broken_source_teaches_nothing(zoo, tasks, tmp_path, forget):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"nothing")
+    broken = zoo.append(Source("broken", size=3, checkpoint=path))
+    y = np.array([[0.3, 0.1], [0.2, 0.0], [0.1, 0.2]])
+    selector = EvidenceSelector(broken, signals=["prior", "probe"])
+    with pytest.warns(SkippedSourcesWarning, match="'broken'"):
+        selector.fit(tasks, np.column_stack([y, [9, 9, 9]]))
+    without = EvidenceSelector(zoo, signals=["prior", "probe"]).fit(tasks, y)
+    assert selector.weights_ == pytest.approx(without.weights_, abs=1e-12)
+    with pytest.warns(SkippedSourcesWarning):
+        chances = selector.predict_proba(tasks)
+    assert_allclose(chances[:, :2], without.predict_proba(tasks), atol=1e-3)
+    assert (chances[:, 2] == 0).all()
+    with pytest.warns(SkippedSourcesWarning):
+        assert set(selector.explain(tasks)["source"]) == set(zoo.names)
+
+
 def test_a_broken_source_is_named(zoo, tasks, tmp_path, forget):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(b"nothing")
     broken = zoo.append(Source("broken", size=3, checkpoint=path))
+    selector = EvidenceSelector(broken, signals=["probe"]).fit(tasks)
+    with pytest.warns(SkippedSourcesWarning, match="1 of .*'broken': .*safetensors"):
+        ranking = selector.predict(tasks)
+    alone = EvidenceSelector(zoo, signals=["probe"]).fit(tasks).predict(tasks)
+    assert_array_equal(ranking[:, :-1], alone)
+    assert (ranking[:, -1] == "broken").all()
+    only = EvidenceSelector(broken[["broken"]], signals=["probe"]).fit(tasks)
     with pytest.raises(ValueError, match="source 'broken': .*safetensors"):
-        EvidenceSelector(broken, signals=["probe"]).fit(tasks).predict(tasks)
+        only.predict(tasks)

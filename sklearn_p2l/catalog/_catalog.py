@@ -8,24 +8,13 @@ import numpy as np
 from sklearn_p2l._provenance import check_same_fingerprint
 from sklearn_p2l.catalog._arrays import check_content, stack
 from sklearn_p2l.catalog._format import names_to_copy, read_catalog, write_catalog
-from sklearn_p2l.catalog._inputs import (
-    arguments_of_frame,
-    details_per_name,
-    per_name,
-    position_of,
-    positions_of,
-)
+from sklearn_p2l.catalog._inputs import position_of, positions_of
+from sklearn_p2l.catalog._making import MakingMixin
 from sklearn_p2l.catalog._show import one_line, table
-from sklearn_p2l.catalog._source import (
-    Source,
-    check_means_of_classes,
-    check_name,
-    check_size,
-    same_or_unknown,
-)
+from sklearn_p2l.catalog._source import Source, check_size, same_or_unknown
 
 
-class SourceCatalog:
+class SourceCatalog(MakingMixin):
     """The candidate sources of one zoo, described through one reference network.
 
     An immutable value object: clone and grid search share it, changes return a new
@@ -114,165 +103,6 @@ class SourceCatalog:
         catalog = cls.__new__(cls)
         catalog.__setstate__(check_content(**content))
         return catalog
-
-    @classmethod
-    def from_arrays(
-        cls,
-        embeddings,
-        *,
-        sizes,
-        names,
-        class_means=None,
-        checkpoints=None,
-        architectures=None,
-        n_classes=None,
-        columns=None,
-        metadata=None,
-        fingerprint=None,
-    ):
-        """Build a catalog from arrays, one entry per source.
-
-        Whatever is indexed by names, as a Series or DataFrame may be, is matched by
-        name, and all else by position. None and NaN stand for what is unknown.
-
-        Parameters
-        ----------
-        embeddings : array-like of shape (n_sources, n_features) or None
-            Summary vectors, as a DatasetEmbedder returns them, with rows of NaN where
-            unknown; None where all are.
-
-        sizes : array-like of shape (n_sources,) or None
-            Numbers of training examples; positive.
-
-        names : sequence of str
-            Unique names.
-
-        class_means : sequence of (array-like or None), default=None
-            Means of each source's classes, of shape (n_means, n_features); None takes
-            those that `embeddings` carry, if any.
-
-        checkpoints : sequence of (str or path-like or None), or str, default=None
-            Files with the trained weights, or names of published ones; one str serves
-            all.
-
-        architectures : sequence of (str or None), or str, default=None
-            Names of the networks; one str serves all.
-
-        n_classes : sequence of (int or None), default=None
-            Numbers of classes of the source networks.
-
-        columns : mapping of str to array-like of shape (n_sources,), default=None
-            Other numbers worth ranking or choosing by, such as accuracies; a DataFrame
-            is one, too.
-
-        metadata : sequence of (dict or None), default=None
-            Anything else worth keeping, as JSON types.
-
-        fingerprint : str, default=None
-            Fingerprint of the reference network; None takes the one that vectors of
-            a DatasetEmbedder carry.
-
-        Returns
-        -------
-        catalog : SourceCatalog
-
-        Raises
-        ------
-        ValueError
-            For repeated names, sizes that are not positive, lengths that differ, or
-            vectors of another reference network than `fingerprint`.
-
-        Examples
-        --------
-        >>> from sklearn_p2l import SourceCatalog
-        >>> catalog = SourceCatalog.from_arrays(
-        ...     None,
-        ...     sizes=None,
-        ...     names=["resnet18", "resnet50"],
-        ...     architectures=["resnet18", "resnet50"],
-        ...     checkpoints="DEFAULT",
-        ...     columns={"accuracy": [0.698, None]},
-        ... )
-        >>> catalog
-        SourceCatalog(2 sources, no vectors, column accuracy: resnet18, resnet50)
-        """
-        names = [check_name(name) for name in names]
-        details = details_per_name(
-            names,
-            checkpoints=checkpoints,
-            architectures=architectures,
-            n_classes=n_classes,
-            metadata=metadata,
-        )
-        if class_means is None:
-            class_means = getattr(embeddings, "class_means", None)
-        if embeddings is None:
-            embeddings = np.empty((len(names), 0))
-        elif hasattr(embeddings, "loc"):
-            embeddings = per_name("embeddings", embeddings, names)
-        given = per_name("class_means", class_means, names)
-        return cls._make(
-            names=names,
-            sizes=per_name("sizes", sizes, names),
-            embeddings=embeddings,
-            class_means=[check_means_of_classes(means) for means in given],
-            details=details,
-            columns={
-                key: per_name(f"columns[{key!r}]", values, names)
-                for key, values in ({} if columns is None else columns).items()
-            },
-            fingerprint=fingerprint,
-        )
-
-    @classmethod
-    def from_frame(cls, frame, *, features=None, columns=None, fingerprint=None):
-        """Build a catalog from a pandas DataFrame, one row per source.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            The index holds the names (or a column "name" does); columns "size",
-            "checkpoint", "architecture", "n_classes" and "metadata", where there are
-            any, what they say. The others are features or numeric columns.
-
-        features : sequence of column names, default=None
-            The features. None takes those whose names say so: "<fingerprint>#<number>",
-            as a DatasetEmbedder names them, or a bare number, as pandas does where an
-            array becomes a DataFrame. Where there are none, but `columns` is given, all
-            others are features.
-
-        columns : sequence of column names, default=None
-            The numeric columns. None takes all others, if any column is a feature by
-            its name or by `features`. Others are left out where both are given.
-
-        fingerprint : str, default=None
-            Fingerprint of the reference network; None takes the one in the names of
-            features.
-
-        Returns
-        -------
-        catalog : SourceCatalog
-
-        Raises
-        ------
-        ValueError
-            If nothing tells features from numeric columns, if one of them is not
-            numeric, or for whatever :meth:`from_arrays` refuses.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> from sklearn_p2l import SourceCatalog
-        >>> frame = pd.DataFrame(
-        ...     {"size": [5994, 8144], "red": [0.25, 0.5], "score": [0.7, 0.9]},
-        ...     index=["birds", "cars"],
-        ... )
-        >>> SourceCatalog.from_frame(frame, features=["red"])
-        SourceCatalog(2 sources, 1 feature, column score: birds (5,994), cars (8,144))
-        """
-        return cls.from_arrays(
-            **arguments_of_frame(frame, features, columns), fingerprint=fingerprint
-        )
 
     def __setattr__(self, name, value):
         raise AttributeError(

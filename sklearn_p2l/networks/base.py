@@ -199,12 +199,18 @@ class Published:
 
     #: What messages call them.
     name: str
-    #: Where they come from.
+    #: The file that they are downloaded from.
     url: str = ""
     #: Returns their state dict; None where the network is built with them.
     fetch: Callable[[], dict[str, torch.Tensor]] | None = None
     #: How images become the input that they were trained on.
     preprocessing: Preprocessing | None = None
+    #: What is said of them; None where it is not.
+    n_parameters: int | None = None
+    n_classes: int | None = None
+    #: Top-1 on ImageNet-1k, of 1.
+    accuracy: float | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class PixelsToProbabilities(nn.Module):
         super().__init__()
         self.preprocessing = network.preprocessing
         self.model = copy.deepcopy(network.model).cpu()
+        self.logits_of = network.logits_of
         self.exclusive = exclusive
         self.register_buffer("mean", network.mean.cpu())
         self.register_buffer("std", network.std.cpu())
@@ -41,7 +42,8 @@ class PixelsToProbabilities(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # (n, 3, H, W) uint8 -> (n, n_outputs)
         pixels = resize_and_crop(images, self.preprocessing)
-        logits = self.model((pixels / 255 - self.mean) / self.std).flatten(1)
+        pixels = (pixels / 255 - self.mean) / self.std
+        logits = self.logits_of(self.model, pixels).flatten(1)
         return logits.softmax(dim=1) if self.exclusive else logits.sigmoid()
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import nn
 
 from sklearn_p2l.networks.base import Family, Network, Published, Settings
-from sklearn_p2l.networks.images import wrap_images
 from sklearn_p2l.networks.pcnn import PCNN, wrap_pcnn
 from sklearn_p2l.networks.preprocessing import Preprocessing
+from sklearn_p2l.networks.timm import is_timm, wrap_timm
+from sklearn_p2l.networks.tracing import trace
 
 
 class FactoryFamily(Family):
@@ -41,7 +42,16 @@ class FactoryFamily(Family):
             )
         if isinstance(model, PCNN):
             return wrap_pcnn(model, settings)
-        return wrap_images(model, _name_of(name), Preprocessing(), settings)
+        if is_timm(model):
+            return wrap_timm(model, _name_of(name), settings)
+        if type(model).__module__.startswith("transformers."):
+            raise ValueError(
+                "a backbone factory must not return a network of transformers, whose "
+                "images are prepared by a processor that it does not hold, got "
+                f"{type(model).__name__}; save both into one folder by save_pretrained "
+                "and pass backbone='hf/<folder>'."
+            )
+        return trace(model, _name_of(name), Preprocessing(), settings)
 
 
 def _name_of(factory: Callable) -> str:

@@ -1,6 +1,5 @@
 """Networks that classify images, whatever family they come from."""
 
-import functools
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,14 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_p2l.networks.base import Family, Network, Published, Settings
+from sklearn_p2l.networks.base import Network, Settings
 from sklearn_p2l.networks.preprocessing import Preprocessing
-from sklearn_p2l.networks.tracing import (
-    extractor_of,
-    fold_batch_norm,
-    last_layers,
-    pool,
-)
 from sklearn_p2l.networks.weights import hash_weights
 from sklearn_p2l.samples import IMAGES, image_batches
 
@@ -34,6 +27,17 @@ class ImageNetwork(Network):
 
     ``preprocess(images)`` turns samples into a uint8 batch. The normalisation of pixels
     is part of the network, so batches stay small until they reach the device.
+
+    Parameters
+    ----------
+    head : str
+        Name of the last layer with weights within `model`.
+
+    layer : str
+        What the features are the responses of.
+
+    is_penultimate : bool
+        Whether these are what the last layer is fed with.
     """
 
     takes = IMAGES.name
@@ -44,15 +48,16 @@ class ImageNetwork(Network):
         *,
         architecture: str,
         preprocessing: Preprocessing,
-        layer: str | None = None,
+        head: str,
+        layer: str,
+        is_penultimate: bool,
     ):
-        head, penultimate = last_layers(model, architecture)
         super().__init__(model, architecture=architecture, head=head)
         self.preprocessing = preprocessing
         self.image_size = preprocessing.crop_size
         self.metadata = {"image_size": str(self.image_size)}
-        self.layer = layer or penultimate
-        self._is_penultimate = layer is None
+        self.layer = layer
+        self._is_penultimate = is_penultimate
         mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
         std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
@@ -80,7 +85,7 @@ class ImageNetwork(Network):
             skipped=skipped,
             transform=rule,
             # Twice the size that is needed leaves the filter of the resize its say.
-            min_side=2 * rule.resize_size,
+            min_side=2 * rule.short_side,
             ahead=ahead,
         )
         return map(_stack, batches)
@@ -109,11 +114,20 @@ class ImageNetwork(Network):
         batch = batch.contiguous(memory_format=torch.channels_last)
         return (batch.float() / 255 - self.mean) / self.std
 
+    @staticmethod
+    def logits_of(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+        """Pass normalised images (n, 3, S, S) through a module: (n, num_classes)."""
+        return model(pixels)
+
+    @abstractmethod
+    def responses(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the responses of `layer` to normalised images, in evaluation."""
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         # (n, 3, S, S) uint8 -> (n, num_classes)
         if self.training:
-            return self.model(self._normalize(batch))
-        return self._in_parts(self.model, batch)
+            return self.logits_of(self.model, self._normalize(batch))
+        return self._in_parts(lambda part: self.logits_of(self.model, part), batch)
 
     def _in_parts(self, function: Callable, batch: torch.Tensor) -> torch.Tensor:
         """Apply a function to a normalised batch; on a CPU, to a few images at once."""
@@ -124,23 +138,9 @@ class ImageNetwork(Network):
         parts = [function(self._normalize(part)) for part in batch.split(n)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    @functools.cached_property
-    def _extractor(self) -> nn.Module:
-        return extractor_of(self.model, self.layer, self.architecture)
-
-    @functools.cached_property
-    def _fast_extractor(self) -> nn.Module:
-        return fold_batch_norm(self._extractor.eval())
-
-    def train(self, mode: bool = True) -> "ImageNetwork":
-        if mode:  # what was folded into the weights would no longer hold
-            vars(self).pop("_fast_extractor", None)
-        return super().train(mode)
-
     def forward_features(self, batch: torch.Tensor) -> torch.Tensor:
         # (n, 3, S, S) uint8 -> (n, num_features); maps are averaged over positions
-        extractor = self._fast_extractor.to(batch.device)
-        return self._in_parts(lambda part: pool(extractor(part)[self.layer]), batch)
+        return self._in_parts(lambda part: pool(self.responses(part)), batch)
 
     @torch.inference_mode()
     def check(self) -> None:
@@ -149,14 +149,15 @@ class ImageNetwork(Network):
         Raises
         ------
         ValueError
-            If it cannot take images of this size, or if what comes before the head in
-            its graph is not what feeds the head.
+            If it cannot take images of this size, or if its features are not what
+            feeds the head, and should be.
         """
         responses, fed = self._try_random_image()
         features = pool(responses)
+        atol = 1e-4 * float(fed.abs().max().nan_to_num())
         if self._is_penultimate and not (
             features.shape == fed.shape
-            and torch.allclose(features, fed, rtol=1e-3, equal_nan=True)
+            and torch.allclose(features, fed, rtol=1e-3, atol=atol, equal_nan=True)
         ):
             raise ValueError(
                 f"layer must be given for {self.architecture}, whose last layer takes "
@@ -165,7 +166,6 @@ class ImageNetwork(Network):
         self.num_features = features.shape[1]
         # An average may hide a sign that the average of another image shows.
         self.signed = bool((responses < 0).any())
-        _ = self._fast_extractor  # here, as tracing is not safe in several threads
 
     def _try_random_image(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the responses of `layer`, and what the head is fed with."""
@@ -177,11 +177,10 @@ class ImageNetwork(Network):
         hook = self.model.get_submodule(self.head).register_forward_pre_hook(
             lambda module, args: head_input.append(pool(args[0]))
         )
-        extractor = self.eval()._extractor
+        self.eval()
         try:
             self(batch)
-            responses = extractor(self._normalize(batch))[self.layer]
-            return responses, head_input[-1]
+            return self.responses(self._normalize(batch)), head_input[0]
         except Exception as error:  # each network fails in its own way
             raise ValueError(
                 f"image_size must suit {self.architecture}, got {size}, at which "
@@ -192,46 +191,23 @@ class ImageNetwork(Network):
 
     def features_hash(self) -> str:
         """Hash the weights that the features depend on (not those of the head)."""
-        return hash_weights(self._extractor)
+        return hash_weights(self.model, but=self.head)
 
 
-class ImageFamily(Family):
-    """A family of image classifiers, each with a preprocessing of its own."""
-
-    @abstractmethod
-    def model(
-        self, name: str, published: Published | None
-    ) -> tuple[nn.Module, Preprocessing]:
-        """Build a model with random weights, and say how images become its input.
-
-        `published`: the weights that it will get, where they are published ones.
-        """
-
-    def build(self, name: str, settings: Settings) -> ImageNetwork:
-        model, preprocessing = self.model(name, settings.published)
-        network = wrap_images(model, name, preprocessing, settings)
-        network.metadata["architecture"] = name
-        return network
+def pool(responses: torch.Tensor) -> torch.Tensor:
+    """Average maps over positions, and tokens over the sequence: (n, num_features)."""
+    responses = responses.float()
+    if responses.ndim == 4:
+        responses = responses.mean(dim=(2, 3))
+    elif responses.ndim == 3:
+        responses = responses.mean(dim=1)
+    return responses.flatten(start_dim=1)
 
 
-def wrap_images(
-    model: nn.Module,
-    architecture: str,
-    preprocessing: Preprocessing,
-    settings: Settings,
-) -> ImageNetwork:
-    """Make a network of an image classifier, for images of the size that is asked for.
-
-    That is the one in the settings, else the one that it was trained with, else the
-    usual one.
-    """
+def size_of(settings: Settings) -> int | None:
+    """Side of images that is asked for, else trained with; None for the usual one."""
     trained_at = int(settings.metadata.get("image_size") or 0)
-    return ImageNetwork(
-        model,
-        architecture=architecture,
-        preprocessing=preprocessing.at(settings.image_size or trained_at or None),
-        layer=settings.layer,
-    )
+    return settings.image_size or trained_at or None
 
 
 def _stack(images: Sequence[np.ndarray]) -> torch.Tensor:

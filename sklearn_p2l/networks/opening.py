@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,8 +13,11 @@ from torch import nn
 from sklearn_p2l.networks.base import Family, Network, Published, Settings
 from sklearn_p2l.networks.devices import seeded
 from sklearn_p2l.networks.factory import FactoryFamily
+from sklearn_p2l.networks.facts import Facts, facts_of
+from sklearn_p2l.networks.huggingface import HuggingFaceFamily
 from sklearn_p2l.networks.pcnn import PCNNFamily
 from sklearn_p2l.networks.small import SmallFamily
+from sklearn_p2l.networks.timm import TimmFamily
 from sklearn_p2l.networks.torchvision import TorchvisionFamily
 from sklearn_p2l.networks.weights import load_weights, read_checkpoint
 
@@ -23,6 +26,8 @@ from sklearn_p2l.networks.weights import load_weights, read_checkpoint
 FAMILIES: dict[str, Family] = {
     "small_resnet": SmallFamily(),
     "pcnn": PCNNFamily(),
+    "timm": TimmFamily(),
+    "hf": HuggingFaceFamily(),
     "": TorchvisionFamily(),
 }
 
@@ -60,17 +65,41 @@ def open_network(
         origin = os.fspath(weights)
         state, metadata = read_checkpoint(weights)
     settings = Settings(published, layer, image_size, metadata or {}, samples)
-    with seeded(seed):
+    with _downloading(published), seeded(seed):
         network = family.build(backbone, settings)
     if published is not None and published.fetch is not None:
         origin = published.name
-        state = _fetch(published)
+        with _downloading(published):
+            state = published.fetch()
     if state is not None:
         if with_head:
             _resize_head(network, state, origin)
         load_weights(network.model, state, head=network.head, origin=origin)
     network.check()
     return network.eval()
+
+
+def published_facts(name: str) -> Facts:
+    """What is known of a network with published weights, which are not downloaded.
+
+    `name`: a backbone, for its usual weights, or a backbone, a dot and the name of
+    others: "resnet50.IMAGENET1K_V1". timm's names are of that form already.
+    """
+    backbone, weights = name, "DEFAULT"
+    if "/" not in name:
+        backbone, _, weights = name.partition(".")
+        weights = weights or "DEFAULT"
+    elif os.path.isdir(folder := name.removeprefix("hf/")):
+        backbone = f"hf/{os.path.abspath(folder)}"
+    family = family_of(backbone)
+    published = _find_published(family, backbone, weights)
+    if published is None:
+        raise ValueError(
+            f"names must be of networks with published weights, got {name!r}."
+        )
+    known = family.published(backbone).items()
+    own = [k for k, v in known if k != "DEFAULT" and v.name == published.name]
+    return facts_of(backbone, (own or [weights])[0], published, family)
 
 
 def _resize_head(network: Network, state: dict[str, torch.Tensor], origin: str) -> None:
@@ -151,15 +180,19 @@ def _find_published(
     )
 
 
-def _fetch(published: Published) -> dict[str, torch.Tensor]:
-    """Download weights, or find them where they were downloaded before.
+@contextlib.contextmanager
+def _downloading(published: Published | None) -> Iterator[None]:
+    """Where weights may be downloaded: say what to do where that fails.
 
     Those who do it tell about it on stdout, which may be where a result goes.
     """
+    if published is None or not published.url:
+        yield
+        return
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            return published.fetch()
-    except OSError as error:
+            yield
+    except (OSError, RuntimeError) as error:
         raise OSError(
             f"the weights {published.name} could not be downloaded from "
             f"{published.url} ({error}); download that file elsewhere and pass "

@@ -13,20 +13,21 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocessing:
     """Resize, cut the centre, normalise.
 
-    An image is resized until its shorter side is `resize_size`, and of that the centre
-    of `crop_size` by `crop_size` pixels is cut. What lies outside is not seen: of the
-    longer side all that makes it longer, and of both sides the margin by which
-    `resize_size` exceeds `crop_size`. Most of torchvision's networks take 224 pixels
-    out of 256, and :meth:`at` keeps that ratio at every other size, so that the outer
-    6 % at each edge of a square image are never seen. Where the two are equal, as for
-    "small_resnet", nothing of a square image is lost.
+    An image is resized until its shorter side is `resize_size`, or squeezed into that
+    shape where it is a pair (height, width); and of that the centre of `crop_size` by
+    `crop_size` pixels is cut. What lies outside is not seen: of the longer side all
+    that makes it longer, and of both sides the margin by which `resize_size` exceeds
+    `crop_size`. Most of torchvision's networks take 224 pixels out of 256, and
+    :meth:`at` keeps that ratio at every other size, so that the outer 6 % at each edge
+    of a square image are never seen. Where the two are equal, as for "small_resnet",
+    nothing of a square image is lost.
 
     Raise `revision` with every change by which the same image becomes another input:
     it is part of the fingerprint, so that vectors from before are refused and caches of
     them not used.
     """
 
-    resize_size: int = 256
+    resize_size: int | tuple[int, int] = 256
     crop_size: int = 224
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = _IMAGENET_MEAN
@@ -37,8 +38,18 @@ class Preprocessing:
         """Return the same preprocessing for images of another size."""
         if image_size is None:
             return self
-        resize_size = round(self.resize_size * image_size / self.crop_size)
+        ratio = image_size / self.crop_size
+        if isinstance(self.resize_size, tuple):
+            resize_size = tuple(round(side * ratio) for side in self.resize_size)
+        else:
+            resize_size = round(self.resize_size * ratio)
         return replace(self, resize_size=resize_size, crop_size=image_size)
+
+    @property
+    def short_side(self) -> int:
+        """The shorter side of a resized image."""
+        size = self.resize_size
+        return min(size) if isinstance(size, tuple) else size
 
     def __call__(
         self, image: np.ndarray, box: tuple[float, ...] | None = None
@@ -52,7 +63,7 @@ class Preprocessing:
         height, width = image.shape[:2]
         left, upper, right, lower = box or (0, 0, width, height)
         width, height = right - left, lower - upper
-        if height == width == side == self.resize_size:
+        if height == width == side and self.resize_size in (side, (side, side)):
             return image
         (top, bottom), (first, last) = self.cut(width, height)
         cut = (left + first, upper + top, left + last, upper + bottom)
@@ -65,8 +76,11 @@ class Preprocessing:
         """Where the crop begins and ends in an image, downwards and across."""
         side, short = self.crop_size, min(width, height)
         parts = []
-        for length in (height, width):
-            resized = int(self.resize_size * length / short)
+        for axis, length in enumerate((height, width)):
+            if isinstance(self.resize_size, tuple):
+                resized = self.resize_size[axis]
+            else:
+                resized = int(self.resize_size * length / short)
             first, scale = round((resized - side) / 2), length / resized
             parts.append((first * scale, (first + side) * scale))
         return tuple(parts)

@@ -7,8 +7,8 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from sklearn_p2l.networks.base import Published
-from sklearn_p2l.networks.images import ImageFamily
 from sklearn_p2l.networks.preprocessing import Preprocessing
+from sklearn_p2l.networks.tracing import TracedFamily
 
 PREPROCESSING = Preprocessing(32, 32, "bilinear", (0.5,) * 3, (0.25,) * 3)
 
@@ -41,7 +41,7 @@ class SmallResNet(nn.Module):
         return self.fc(self.pool(self.body(x)).flatten(1))
 
 
-class SmallFamily(ImageFamily):
+class SmallFamily(TracedFamily):
     """The only name is "small_resnet"; nobody publishes weights for it."""
 
     form = "'small_resnet'"

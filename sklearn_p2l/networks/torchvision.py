@@ -7,11 +7,11 @@ import torchvision
 from torch import nn
 
 from sklearn_p2l.networks.base import Published
-from sklearn_p2l.networks.images import ImageFamily
 from sklearn_p2l.networks.preprocessing import Preprocessing
+from sklearn_p2l.networks.tracing import TracedFamily
 
 
-class TorchvisionFamily(ImageFamily):
+class TorchvisionFamily(TracedFamily):
     """Names are torchvision's, such as "resnet50"; weights "IMAGENET1K_V2"."""
 
     form = "the name of a torchvision classification network"
@@ -21,20 +21,7 @@ class TorchvisionFamily(ImageFamily):
 
     def published(self, name: str) -> Mapping[str, Published]:
         known = torchvision.models.get_model_weights(name)
-        return {
-            key: Published(
-                name=str(weights),
-                url=weights.url,
-                fetch=functools.partial(
-                    weights.get_state_dict,
-                    progress=True,
-                    check_hash=True,
-                    weights_only=True,
-                ),
-                preprocessing=_preprocessing_of(weights),
-            )
-            for key, weights in known.__members__.items()
-        }
+        return {key: _published(w) for key, w in known.__members__.items()}
 
     def model(
         self, name: str, published: Published | None
@@ -49,6 +36,24 @@ class TorchvisionFamily(ImageFamily):
         if hasattr(model, "transform_input"):  # as torchvision does with its weights
             model.transform_input = True
         return model, published.preprocessing
+
+
+def _published(weights: torchvision.models.WeightsEnum) -> Published:
+    meta = weights.meta
+    measured = meta.get("_metrics", {}).get("ImageNet-1K", {})
+    accuracy = measured.get("acc@1")
+    return Published(
+        name=str(weights),
+        url=weights.url,
+        fetch=functools.partial(
+            weights.get_state_dict, progress=True, check_hash=True, weights_only=True
+        ),
+        preprocessing=_preprocessing_of(weights),
+        n_parameters=meta.get("num_params"),
+        n_classes=len(meta.get("categories", ())) or None,
+        accuracy=None if accuracy is None else round(accuracy / 100, 5),
+        licence=meta.get("license"),
+    )
 
 
 def _preprocessing_of(weights: torchvision.models.WeightsEnum) -> Preprocessing:

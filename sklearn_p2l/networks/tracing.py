@@ -1,9 +1,11 @@
-"""Looking into image networks: their last layers, and faster graphs of their features.
+"""Image networks that are looked into: last layers, and faster graphs of features.
 
 All of it rests on torch.fx, through torchvision's extraction of features.
 """
 
 import difflib
+import functools
+from abc import abstractmethod
 from collections import Counter
 
 import torch
@@ -13,6 +15,100 @@ from torchvision.models.feature_extraction import (
     create_feature_extractor,
     get_graph_node_names,
 )
+
+from sklearn_p2l.networks.base import Family, Published, Settings
+from sklearn_p2l.networks.images import ImageNetwork, size_of
+from sklearn_p2l.networks.preprocessing import Preprocessing
+from sklearn_p2l.networks.weights import hash_weights
+
+
+class TracedNetwork(ImageNetwork):
+    """An image classifier whose layers are found by tracing it.
+
+    Parameters
+    ----------
+    layer : str or None
+        A node of its graph; None is the one that feeds the last layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        architecture: str,
+        preprocessing: Preprocessing,
+        layer: str | None = None,
+    ):
+        head, penultimate = last_layers(model, architecture)
+        super().__init__(
+            model,
+            architecture=architecture,
+            preprocessing=preprocessing,
+            head=head,
+            layer=layer or penultimate,
+            is_penultimate=layer is None,
+        )
+
+    @functools.cached_property
+    def _extractor(self) -> nn.Module:
+        return extractor_of(self.model, self.layer, self.architecture)
+
+    @functools.cached_property
+    def _fast_extractor(self) -> nn.Module:
+        return fold_batch_norm(self._extractor.eval())
+
+    def train(self, mode: bool = True) -> "TracedNetwork":
+        if mode:  # what was folded into the weights would no longer hold
+            vars(self).pop("_fast_extractor", None)
+        return super().train(mode)
+
+    def responses(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._fast_extractor.to(pixels.device)(pixels)[self.layer]
+
+    def check(self) -> None:
+        _ = self._extractor  # a wrong layer is told as one
+        super().check()
+
+    def features_hash(self) -> str:
+        return hash_weights(self._extractor)
+
+
+class TracedFamily(Family):
+    """A family of such networks, each with a preprocessing of its own."""
+
+    @abstractmethod
+    def model(
+        self, name: str, published: Published | None
+    ) -> tuple[nn.Module, Preprocessing]:
+        """Build a model with random weights, and say how images become its input.
+
+        `published`: the weights that it will get, where they are published ones.
+        """
+
+    def build(self, name: str, settings: Settings) -> TracedNetwork:
+        model, preprocessing = self.model(name, settings.published)
+        network = trace(model, name, preprocessing, settings)
+        network.metadata["architecture"] = name
+        return network
+
+
+def trace(
+    model: nn.Module,
+    architecture: str,
+    preprocessing: Preprocessing,
+    settings: Settings,
+) -> TracedNetwork:
+    """Make a network of an image classifier, for images of the size that is asked for.
+
+    That is the one in the settings, else the one that it was trained with, else the
+    usual one.
+    """
+    return TracedNetwork(
+        model,
+        architecture=architecture,
+        preprocessing=preprocessing.at(size_of(settings)),
+        layer=settings.layer,
+    )
 
 
 def last_layers(model: nn.Module, architecture: str) -> tuple[str, str]:
@@ -89,13 +185,3 @@ def fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
         graph.erase_node(node)
     folded.recompile()
     return folded.eval().to(memory_format=torch.channels_last)
-
-
-def pool(responses: torch.Tensor) -> torch.Tensor:
-    """Average maps over positions, and tokens over the sequence: (n, num_features)."""
-    responses = responses.float()
-    if responses.ndim == 4:
-        responses = responses.mean(dim=(2, 3))
-    elif responses.ndim == 3:
-        responses = responses.mean(dim=1)
-    return responses.flatten(start_dim=1)

@@ -122,7 +122,7 @@ class ChancesMixin:
                 "those that weights were learned from."
             )
         targets = self._check_targets(X)
-        z, _ = self._standardised(targets)
+        z, _, candidates_of = self._standardised(targets)
         of_targets = np.array(list(z.values())).swapaxes(0, 1)
-        for signals, candidates in zip(of_targets, targets.candidates):
+        for signals, candidates in zip(of_targets, candidates_of):
             yield np.where(candidates, self._learned.draw(signals), -np.inf)

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_p2l._alignment import align_improvements
+from sklearn_p2l._alignment import align_columns, align_improvements
 from sklearn_p2l._compat import HasMethods, Interval, StrOptions, _fit_context
 from sklearn_p2l._provenance import check_same_fingerprint, fingerprint_of
 from sklearn_p2l.catalog import SourceCatalog
@@ -114,6 +114,11 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
     prior_ : ndarray of shape (n_sources,)
         Mean z-scored improvement of each source on the training targets, shrunk by how
         often it was measured; 0 for those that were not. Only if `fit` was given any.
+
+    scores_ : dict of str to ndarray of shape (n_targets, n_sources)
+        What the signals of opened networks were on the training targets, NaN where a
+        source was not opened. Passed to another `fit`, they spare it the opening. Only
+        if weights were learned.
 
     noise_ : float
         Standard deviation of z-scored improvements around what was predicted for
@@ -238,7 +243,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, *, scores=None):
         """Learn the weights of the signals from measured improvements.
 
         Parameters
@@ -253,6 +258,12 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             Columns of a DataFrame are matched to the sources by name. None is for
             weights that are not learned.
 
+        scores : mapping of str to array-like, default=None
+            What the signals of opened networks are on the training targets, each of
+            shape (n_targets, n_sources), as the `scores_` of an earlier fit: no network
+            is opened for these, and vectors do as X. NaN where not known; columns of a
+            DataFrame are matched by name.
+
         Returns
         -------
         self : object
@@ -266,7 +277,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         """
         for attribute in (
             *("prior_", "strength_", "left_out_errors_", "noise_", "spread_"),
-            *("no_transfer_score_", "embedder_", "_learned", "_levels"),
+            *("no_transfer_score_", "embedder_", "scores_", "_learned", "_levels"),
         ):
             vars(self).pop(attribute, None)
         self.sources_ = self.sources
@@ -278,6 +289,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             y = align_improvements(y, self.sources.names, X)
             self.prior_ = prior_of(y)
         targets = self._as_targets(X)
+        targets = replace(targets, scores=self._check_scores(scores, len(targets)))
         self.signals_ = self._choose_signals(self._known(targets))
         targets = self._embedded(targets)
         if y is not None:
@@ -289,7 +301,11 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             self.weights_ = self._given_weights(free)
             return self
         values = self._cheap_signals(targets)
-        values |= self._opened_signals(targets, opened=~np.isnan(y))
+        self.scores_ = self._opened_signals(targets, opened=~np.isnan(y))
+        values |= self.scores_
+        for scored in self.scores_.values():  # not those that could not be opened
+            y = np.where(np.isnan(scored), np.nan, y)
+        self.prior_ = prior_of(y)
         if "prior" in values:
             values["prior"] = prior_of(y, nested=True)
         z = np.array([_zscore_of(values[n], targets.candidates) for n in self.signals_])
@@ -302,6 +318,22 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         self.no_transfer_score_ = self._score_of_no_transfer()
         self._check_no_transfer()
         return self
+
+    def _check_scores(self, scores, n_targets):
+        """Known scores of training targets as arrays."""
+        shape, checked = (n_targets, len(self.sources)), {}
+        for name, values in ({} if scores is None else scores).items():
+            if name not in SCORES:
+                raise ValueError(
+                    f"scores must be of signals among {list(SCORES)}, got {name!r}."
+                )
+            checked[name] = align_columns(values, list(self.sources.names))
+            if checked[name].shape != shape:
+                raise ValueError(
+                    f"scores[{name!r}] must be of shape {shape}, got "
+                    f"{checked[name].shape}."
+                )
+        return checked
 
     def _check_no_transfer(self):
         """Refuse to rank no transfer where it is not known what transfer gains."""
@@ -422,10 +454,11 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
     def _opened_signals(self, targets, *, opened):
         """Values of the others by name, NaN where a source is not opened."""
-        names = [name for name in self.signals_ if name in SCORES]
+        known = {n: v for n, v in targets.scores.items() if n in self.signals_}
+        names = [n for n in self.signals_ if n in SCORES and n not in known]
         if not names:
-            return {}
-        return score_sources(
+            return known
+        return known | score_sources(
             list(self.sources_),
             targets.tasks,
             names,
@@ -438,12 +471,12 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         )
 
     def _decision_terms(self, X):
-        z, opened = self._standardised(X)
+        z, opened, candidates = self._standardised(X)
         terms = {name: self.weights_[name] * values for name, values in z.items()}
         if not opened.all():
             terms["unopened"] = _behind(sum(terms.values()), opened)
-        if not X.candidates.all():
-            terms["excluded"] = np.where(X.candidates, 0.0, -np.inf)
+        if not candidates.all():
+            terms["excluded"] = np.where(candidates, 0.0, -np.inf)
         return terms
 
     def _order(self, E, n_top=None):
@@ -456,20 +489,29 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         return np.array(with_none)[:, :n_top]
 
     def _standardised(self, targets):
-        """z-scores of the signals by name, and which sources were opened."""
+        """z-scores of the signals by name, which sources were opened, and candidates.
+
+        A source that cannot be opened is no candidate.
+        """
         candidates, cheap = targets.candidates, self._cheap_signals(targets)
-        z = {name: _zscore_of(values, candidates) for name, values in cheap.items()}
         opened = candidates.copy()
         if self._some_stay_closed:
-            weighed = (self.weights_[name] * values for name, values in z.items())
+            weighed = (
+                self.weights_[name] * _zscore_of(values, candidates)
+                for name, values in cheap.items()
+            )
             E = np.where(candidates, sum(weighed, np.zeros(opened.shape)), -np.inf)
             opened[:] = False
             first = super()._order(E, self.n_opened)
             np.put_along_axis(opened, first, True, axis=1)
             opened &= candidates
         scores = self._opened_signals(targets, opened=opened)
+        for scored in scores.values():
+            candidates = candidates & ~(opened & np.isnan(scored))
+        z = {name: _zscore_of(values, candidates) for name, values in cheap.items()}
         z |= {name: zscore(values) for name, values in scores.items()}
-        return {name: z[name] for name in self.signals_}, opened | ~candidates
+        in_order = {name: z[name] for name in self.signals_}
+        return in_order, opened | ~candidates, candidates
 
     def with_sources(self, sources):
         """Return a fitted selector for other sources, with the weights learned here.

@@ -6,6 +6,7 @@ lives, so that folds of a cross-validation do not compute them again.
 """
 
 import os
+import warnings
 from collections import OrderedDict
 from functools import lru_cache, partial
 
@@ -23,6 +24,7 @@ from sklearn_p2l._workers import (
     replacing_workers,
     this_process,
 )
+from sklearn_p2l.exceptions import SkippedSourcesWarning
 from sklearn_p2l.samples import content_key, take
 from sklearn_p2l.transferability import leep_score, score_features
 
@@ -63,12 +65,22 @@ def score_sources(
     Returns
     -------
     scores : dict of str to ndarray of shape (n_tasks, n_sources)
-        NaN where not wanted.
+        NaN where not wanted, and where a network could not be opened or used.
+
+    Raises
+    ------
+    OSError, ValueError
+        What the first network raised, if none could be used for a task.
+
+    Warns
+    -----
+    SkippedSourcesWarning
+        If some could not be, with their names and reasons.
     """
     scores = {name: np.full(wanted.shape, np.nan) for name in names}
     parts = [_part_of(task) for task in tasks]
     contents = [content_key(X) for X, _ in parts]
-    jobs = []
+    jobs, failures = [], {}
     for j, source in enumerate(sources):
         settings = _start_of(source), image_size
         todo = []
@@ -101,12 +113,32 @@ def score_sources(
         results = parallel(delayed(run)(source, todo) for _, source, todo in jobs)
         for (j, _, todo), rows in zip(jobs, results):
             for (i, key, *_), row in zip(todo, rows):
+                if isinstance(row, Exception):
+                    failures[i, j] = row
+                    continue
                 for name, value in row.items():
                     scores[name][i, j] = value
                     if key[1] is not None:
                         _remember((key, name), value)
             bar.update()
+    _tell_of_failures(failures, scores[names[0]], sources)
     return scores
+
+
+def _tell_of_failures(failures, values, sources):
+    """Warn of sources that could not be used; raise where that is all of them."""
+    reasons = {}
+    for (i, j), error in failures.items():
+        if np.isnan(values[i]).all():  # more likely it is the target
+            raise error
+        reasons.setdefault(sources[j].name, str(error))
+    if reasons:
+        warnings.warn(
+            f"{len(reasons)} of {len(sources)} sources could not be used, and are no "
+            f"candidates: {'; '.join(list(reasons.values())[:5])}",
+            SkippedSourcesWarning,
+            stacklevel=2,
+        )
 
 
 def _part_of(task):
@@ -149,7 +181,10 @@ def _remember(key, value):
 
 
 def _score_one(source, todo, *, names, image_size, memory, device, n_workers, parent):
-    """Scores of one source, a dict for each task; its network is opened if need be."""
+    """Scores of one source, a dict or an error for each task.
+
+    Its network is opened if need be.
+    """
     if isinstance(memory, os.PathLike):
         memory = os.fspath(memory)
     look_up = check_memory(memory).cache(_call, ignore=["compute"])
@@ -180,8 +215,12 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
                     else:
                         outputs[kind] = look_up(content, settings, kind, compute=call)
                 rows.append(_scores(outputs, y, names))
-            except (OSError, ValueError) as error:
-                raise type(error)(f"source {source.name!r}: {error}") from error
+            except (OSError, ValueError, ImportError, RuntimeError) as error:
+                kind = OSError if isinstance(error, OSError) else ValueError
+                rows.append(kind(f"source {source.name!r}: {error}"))
+                if not opened:  # nor will it open for the others
+                    rows += rows[-1:] * (len(todo) - len(rows))
+                    break
     return rows
 
 

@@ -289,7 +289,9 @@ def divergences_from(catalog, X, *, metric, epsilon=EPSILON):
     if catalog.n_features == 0:
         raise ValueError(
             f"sources must have vectors for metric={metric!r}, got a catalog "
-            "without; pass metric='precomputed' and distances as X."
+            "without, which has nothing to compare a target with; rank by "
+            "EvidenceSelector, which opens their networks instead, or pass "
+            "metric='precomputed' and distances as X."
         )
     if not catalog.has_embedding.all():
         absent = [n for n, h in zip(catalog.names, catalog.has_embedding) if not h]

@@ -6,7 +6,7 @@ what is lacking; name the two in `_SIGNALS`. Scores of a source's own features a
 `_opened`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg import orth
@@ -34,6 +34,8 @@ class Targets:
     #: Whether vectors, and with them class means, can be had, but are not here yet.
     can_be_embedded: bool = False
     can_have_class_means: bool = False
+    #: By name, what the signals of opened networks are known to be.
+    scores: dict = field(default_factory=dict)
 
     def __len__(self):
         return self.n
@@ -168,7 +170,8 @@ def lacking(name, known):
                 f"signal {name!r} needs the checkpoints of all sources, which are not "
                 f"there for {without[:5]}"
             )
-        if not all(isinstance(task, Task) for task in targets.tasks or [None]):
+        labelled = all(isinstance(task, Task) for task in targets.tasks or [None])
+        if not labelled and name not in targets.scores:
             return f"signal {name!r} needs targets with labels: pass Tasks as X"
         return None
     if name not in catalog.column_names:

@@ -1,0 +1,178 @@
+"""Make the zoo that comes with the package: train, describe, measure, write.
+
+    python benchmarks/zoo/run.py --folder work/zoo --n-jobs 2
+
+trains sixteen small networks on openly licensed images, has one of them describe all,
+fine-tunes each on fourteen targets, and writes what `sklearn_p2l.datasets.load_zoo`
+loads: weights and numbers, no image. It can be stopped and called again. The images
+are found through SKLEARN_P2L_DATA. About an hour and a quarter on two cores.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tasks import REFERENCE, load_tasks
+
+import sklearn_p2l
+from sklearn_p2l import (
+    DatasetEmbedder,
+    EvidenceSelector,
+    NetworkClassifier,
+    SourceCatalog,
+)
+from sklearn_p2l.ground_truth import measure_improvement, train_sources
+
+OUTPUT = Path(sklearn_p2l.__file__).parent / "datasets" / "zoo"
+IMAGE_SIZE = 24
+SEEDS = (0, 1)
+# From random weights, as in benchmarks/transfer.
+SOURCE_CLASSIFIER = NetworkClassifier(
+    "small_resnet",
+    image_size=IMAGE_SIZE,
+    optimizer="sgd",
+    learning_rate=0.1,
+    schedule="step",
+    warmup=0.0,
+    max_grad_norm=None,
+    scale_features=False,
+    weight_decay=1e-4,
+    batch_size=32,
+    augment="shift",
+    precision="float32",
+)
+# The recipe that a user gets.
+TARGET_CLASSIFIER = NetworkClassifier("small_resnet", image_size=IMAGE_SIZE)
+# Tiny sources would only learn their images by heart, large ones have more to learn.
+STEPS = {"few": 400, "one": 1500, "merged": 3000}
+LICENCES = {
+    "shapes": "CC BY 4.0 (frobertpixto/hand-drawn-shapes-dataset)",
+    "alphabets": "MIT (brendenlake/omniglot)",
+    "characters": "MIT (brendenlake/omniglot)",
+    "clothing": "CC0 (alexeygrigorev/clothing-dataset-small)",
+    "fruit": "MIT (marcusklasson/GroceryStoreDataset)",
+    "vegetables": "MIT (marcusklasson/GroceryStoreDataset)",
+    "trash": "MIT (garythung/trashnet)",
+    "sign_digits": "Apache-2.0 (ardamavi/Sign-Language-Digits-Dataset)",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", required=True, help="for weights and records")
+    parser.add_argument("--n-jobs", type=int, default=2, help="trainings at a time")
+    options = parser.parse_args()
+    folder = Path(options.folder)
+    sources, targets = load_tasks()
+    trained = train_zoo(sources, folder, options.n_jobs)
+    catalog, embedder = describe(sources, trained, folder / "zoo")
+    measured = measure_improvement(
+        targets,
+        catalog,
+        TARGET_CLASSIFIER,
+        folder=folder / "measured",
+        seeds=SEEDS,
+        n_jobs=options.n_jobs,
+    )
+    write(catalog, embedder, targets, measured, folder / "zoo")
+
+
+def kind_of(name):
+    """How long a source is trained, by its kind."""
+    if name.endswith("_few"):
+        return "few"
+    return "one" if name in LICENCES else "merged"
+
+
+def train_zoo(sources, folder, n_jobs):
+    """Train all sources; return them by name, with scores on their test parts."""
+    untrained = DatasetEmbedder("small_resnet", weights=None, random_state=0)
+    trained = {}
+    for kind in reversed(STEPS):  # the longest first
+        tasks = {n: task for n, task in sources.items() if kind_of(n) == kind}
+        catalog = train_sources(
+            tasks,
+            SOURCE_CLASSIFIER,
+            embedder=untrained,
+            folder=folder / kind,
+            n_steps=STEPS[kind],
+            n_jobs=n_jobs,
+        )
+        trained |= {source.name: source for source in catalog}
+    return trained
+
+
+def describe(sources, trained, folder):
+    """Write half-precision weights, and describe the sources through one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {n: half_precision(trained[n].checkpoint, folder) for n in sources}
+    embedder = DatasetEmbedder(files[REFERENCE], class_means=True)
+    names = list(sources)
+    catalog = SourceCatalog.from_arrays(
+        embedder.fit_transform(list(sources.values())),
+        sizes=[len(sources[name]) for name in names],
+        names=names,
+        checkpoints=[files[name] for name in names],
+        architectures="small_resnet",
+        n_classes=[trained[name].n_classes for name in names],
+        columns={"score": [round(trained[n].columns["score"], 4) for n in names]},
+        metadata=[{"licence": licence_of(name)} for name in names],
+    )
+    return catalog, embedder
+
+
+def half_precision(checkpoint, folder):
+    """Write a checkpoint with 16-bit numbers, and return its path."""
+    with safe_open(checkpoint, framework="numpy") as file:
+        metadata = file.metadata()
+        arrays = {key: file.get_tensor(key) for key in file.keys()}
+    for key, value in arrays.items():
+        if value.dtype == np.float32:
+            arrays[key] = value.astype(np.float16)
+            assert np.isfinite(arrays[key]).all(), key
+    path = folder / Path(checkpoint).name
+    save_file(arrays, path, metadata=metadata)
+    return path
+
+
+def licence_of(name):
+    if kind_of(name) == "merged":
+        return "those of its parts"
+    return LICENCES[name.removesuffix("_few")]
+
+
+def write(catalog, embedder, targets, measured, folder):
+    """Write the catalog, and what was measured, into the package."""
+    catalog.save(folder)
+    tasks = list(targets.values())
+    vectors = embedder.transform(tasks)
+    improvements = measured.improvements.loc[list(targets), list(catalog.names)]
+    selector = EvidenceSelector(catalog, embedder=embedder, n_jobs=2, verbose=1)
+    selector.fit(tasks, improvements)
+    means = [own.astype(np.float16) for own in vectors.class_means]
+    np.savez_compressed(
+        folder / "measured.npz",
+        reference=REFERENCE,
+        target_names=list(targets),
+        target_sizes=[len(task) for task in tasks],
+        vectors=np.asarray(vectors, dtype=np.float32),
+        n_class_means=[len(own) for own in means],
+        class_means=np.vstack(means),
+        improvements=improvements.to_numpy(np.float32),
+        baseline=measured.baseline[list(targets)].to_numpy(np.float32),
+        score_names=list(selector.scores_),
+        scores=np.stack(list(selector.scores_.values())).astype(np.float32),
+    )
+    shutil.copytree(
+        folder,
+        OUTPUT,
+        dirs_exist_ok=True,
+        ignore=lambda _, names: {n for n in names if n.startswith(".")},
+    )
+
+
+if __name__ == "__main__":
+    main()
