@@ -1,157 +1,129 @@
-"""P2L from end to end, on real images that ship with scikit-learn.
+"""From a few labelled images to a classifier, with the zoo that comes with the package.
 
-Eight source networks are trained, their benefit is measured on six training targets,
-and k is learned from that. Then five targets come that P2L has never seen: it embeds
-them, ranks the sources before any training, and fine-tunes its pick. To judge the
-picks, all other sources are fine-tuned as well, which nobody would do in earnest.
+Sixteen small networks are ranked for a dataset before anything is trained: by equation
+2 of the paper, and by all the evidence at hand. The first three of the ranking are
+tried, and the best one is fine-tuned. To judge that choice, other choices are trained
+as well, which nobody would do in earnest.
 
-Run it with ``python examples/quickstart.py``; nothing is downloaded.
+Run it with ``python examples/quickstart.py``, which takes 150 of the scanned digits
+that ship with scikit-learn, or with ``python examples/quickstart.py FOLDER`` for images
+of your own, in a subfolder for each class. Nothing is downloaded.
 """
 
 import argparse
-import tempfile
 import time
-import warnings
-from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from tqdm import tqdm
 
 from sklearn_p2l import (
-    DatasetEmbedder,
+    EvidenceSelector,
     FineTuner,
     NetworkClassifier,
-    SourceCatalog,
     SourceSelector,
+    Task,
 )
-from sklearn_p2l.datasets import load_small_tasks
-from sklearn_p2l.metrics import picks_to_best_loss, spearman_score
+from sklearn_p2l.datasets import load_zoo
 from sklearn_p2l.selection import explain
 
+
+def digits():
+    """150 scanned digits to learn from, 500 to test on."""
+    images, labels = load_digits(return_X_y=True)
+    images = np.uint8(images.reshape(-1, 8, 8) * (255 / 16))
+    X, X_test, y, y_test = train_test_split(
+        images, labels, train_size=150, test_size=500, stratify=labels, random_state=0
+    )
+    return Task(X, y, X_test=X_test, y_test=y_test)
+
+
+def folder(path):
+    """Images in class subfolders, a third of them to test on."""
+    task = Task.from_folder(path)
+    X, X_test, y, y_test = train_test_split(
+        task.X, task.y, test_size=1 / 3, stratify=task.y, random_state=0
+    )
+    return Task(X, y, X_test=X_test, y_test=y_test)
+
+
+def show(title, rows, columns):
+    print(f"\n{title}\n  {'rank':>4}  {'source':16}{'size':>7}{'E':>8}", end="")
+    print("".join(f"{heading:>15}" for heading in columns.values()))
+    for row in rows[:6]:
+        print(f"  {row['rank']:4}  {row['source']:16}{row['size']:7,}", end="")
+        print(f"{row['E']:8.2f}" + "".join(f"{row[c]:15.2f}" for c in columns))
+
+
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-parser.add_argument(
-    "--folder", help="where to keep the catalog (default: a new temporary folder)"
-)
-parser.add_argument("--n-jobs", type=int, default=1, help="trainings at a time")
+parser.add_argument("folder", nargs="?", help="images in a subfolder for each class")
 options = parser.parse_args()
-
 start = time.perf_counter()
-tasks = load_small_tasks()
-folder = Path(options.folder or tempfile.mkdtemp(prefix="p2l-"))
-classifier = NetworkClassifier("small_resnet", image_size=16, random_state=0)
-for_sources = clone(classifier).set_params(epochs=20, batch_size=32)
-for_targets = clone(classifier).set_params(epochs=25, learning_rate=0.01)
-
-
-def train_source(task):
-    return clone(for_sources).fit(task)
-
-
-def accuracy(task, source):
-    """Fine-tune one source (None: random weights) on one target: P(M(t, s))."""
-    start = None if source is None else source.checkpoint
-    trained = clone(for_targets).set_params(weights=start).fit(task)
-    return trained.score(task.X_test, task.y_test)
-
-
-def in_parallel(function, jobs, description):
-    """Run trainings side by side, with a progress bar."""
-    run = Parallel(n_jobs=options.n_jobs, return_as="generator")
-    results = run(delayed(function)(*job) for job in jobs)
-    return list(tqdm(results, total=len(jobs), desc=description, unit=" trainings"))
-
-
-# 1. A zoo: one network for each source, the largest one being the reference network.
-names = list(tasks.sources)
-jobs = [(task,) for task in tasks.sources.values()]
-sources = in_parallel(train_source, jobs, "1. training the sources")
-files = [folder / f"{name}.safetensors" for name in names]
-for name, source, file in zip(names, sources, files):
-    source.to_source(name, checkpoint=file)
-sizes = [source.n_samples_ for source in sources]
-largest = int(np.argmax(sizes))
-embedder = DatasetEmbedder(files[largest])
-catalog = SourceCatalog.from_arrays(
-    embedder.fit_transform(list(tasks.sources.values())),
-    sizes=sizes,
-    names=names,
-    checkpoints=files,
-    architectures="small_resnet",
+task = folder(options.folder) if options.folder else digits()
+zoo = load_zoo()
+print(
+    f"{task}, {len(task.y_test)} more to test on; a zoo of {len(zoo.sources)} sources"
 )
-catalog.save(folder)
+
+# 1. Rank by equation 2, with k learned from what the zoo gained on other targets.
+equation = SourceSelector(zoo.sources).fit(zoo.vectors, zoo.improvements)
+pipeline = make_pipeline(zoo.embedder.fit([task]), equation)
+rows = explain(pipeline, [task], as_frame=False)
+terms = {"size_term": "size", "divergence_term": "divergence"}
+show(f"Equation 2, k = {equation.k_:.2f}", rows, terms)
+
+# 2. Rank by all the evidence, which opens every network once, and says how sure it is.
+evidence = EvidenceSelector(zoo.sources, embedder=zoo.embedder)
+evidence.fit(zoo.vectors, zoo.improvements, scores=zoo.scores)
+rows = explain(evidence, [task], as_frame=False)
+terms = {f"{name}_term": name for name in evidence.signals_} | {"p_best": "P(best)"}
+show("All evidence", rows, terms)
+ranked = time.perf_counter()
+print(f"\nRanked in {ranked - start:.0f} s. Trying the first three:")
+
+# 3. Try the first three, and fine-tune the best of them.
+classifier = NetworkClassifier(random_state=0)
+tuner = FineTuner(FrozenEstimator(evidence), zoo.sources, classifier, n_candidates=3)
+tuner.fit(task)
+for row in tuner.candidates_:
+    print(f"  {row['source']:16} {row['score']:.3f} in cross-validation")
+seconds = time.perf_counter() - ranked
 
 
-# 2. Ground truth on the training targets, and k.
-def measure(targets, description):
-    jobs = [(t, s) for t in targets.values() for s in (None, *catalog)]
-    table = np.reshape(in_parallel(accuracy, jobs, description), (len(targets), -1))
-    return table[:, :1], table[:, 1:]  # no transfer, from each source
+# 4. Was it right? Other choices, trained in the same way.
+def accuracy(name, **settings):
+    """Accuracy after fine-tuning one source; of random weights for None."""
+    trained = clone(classifier).set_params(**settings)
+    if name is None:
+        trained.set_params(image_size=tuner.estimator_.image_size_)
+        return trained.fit(task).score(task.X_test, task.y_test)
+    one = FineTuner(sources=zoo.sources[[name]], estimator=trained)
+    return one.fit(task).score(task.X_test, task.y_test)
 
 
-without, performance = measure(tasks.training_targets, "2. measuring improvements")
-p2l = make_pipeline(embedder, SourceSelector(catalog))
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    p2l.fit(list(tasks.training_targets.values()), performance - without)
-selector = p2l[-1]
-low, high = selector.k_interval_
-print(f"\nk = {selector.k_:.3f}, best between {low:.3f} and {high:.3f};", end=" ")
-print("mean Spearman correlation on training targets", end=" ")
-print(f"{selector.k_curve_[:, 2].max():.3f}")
-for warning in caught:
-    print("note:", warning.message)
-
-# 3. New targets: rank the sources before training, then fine-tune the pick.
-targets = tasks.held_out_targets
-X = list(targets.values())
-rows = explain(p2l, X, targets=list(targets), as_frame=False)
-picks = []
-for name, task in targets.items():
-    tuner = FineTuner(FrozenEstimator(p2l), catalog, for_targets).fit(task)
-    picks.append(tuner.score(task.X_test, task.y_test))
-    print(f"\nRanking for {name} ({len(task)} images)")
-    print(f"  {'source':20}{'E':>8}{'size':>8}{'diverg.':>9}{'margin':>8}")
-    for row in rows:
-        if row["target"] == name:
-            terms = f"{row['size_term']:8.2f}{row['divergence_term']:9.2f}"
-            margin = "" if np.isnan(row["margin"]) else f"{row['margin']:8.2f}"
-            print(f"  {row['source']:20}{row['E']:8.2f}{terms}{margin}")
-
-# 4. Was it right? Fine-tune everything and compare.
-without, performance = measure(targets, "4. measuring all sources to judge")
-vectors = p2l[:-1].transform(X)
-D = selector.divergences(vectors)
-columns = {
-    "P2L pick": np.array(picks),
-    "largest": performance[:, largest],
-    "nearest": performance[np.arange(len(targets)), D.argmin(axis=1)],
-    "random": performance.mean(axis=1),
-    "none": without[:, 0],
-    "best": performance.max(axis=1),
-}
-print("\nAccuracy after fine-tuning (random: the expected value over all sources)")
-print(f"  {'target':26}" + "".join(f"{c:>10}" for c in columns))
-for i, name in enumerate(targets):
-    print(f"  {name:26}" + "".join(f"{values[i]:10.3f}" for values in columns.values()))
-print(f"  {'mean':26}" + "".join(f"{v.mean():10.3f}" for v in columns.values()))
-
-print("\nPredicted against measured order, mean over the new targets")
-print(f"  {'':10}{'Spearman':>10}{'picks to best':>15}")
-for method, scores in [
-    ("P2L", selector.decision_function(vectors)),
-    ("largest", selector.decision_terms(vectors)["size"]),
-    ("nearest", -D),
-]:
-    rho = spearman_score(performance, scores)
-    print(f"  {method:10}{rho:10.3f}{picks_to_best_loss(performance, scores):15.1f}")
-for i, name in enumerate(targets):
-    pick, none, best = (columns[c][i] for c in ("P2L pick", "none", "best"))
-    if pick < none:
-        print(f"{name}: random weights ({none:.3f}) did better than the pick.")
-    if pick < best:
-        print(f"{name}: the best source ({best:.3f}) did better than the pick.")
-print(f"\nDone in {time.perf_counter() - start:.0f} s; the catalog is in {folder}.")
+vector = zoo.embedder.fit_transform([task])
+nearest = zoo.sources.names[int(equation.divergences(vector)[0].argmin())]
+largest = zoo.sources.names[int(zoo.sources.sizes.argmax())]
+some = zoo.sources.names[np.random.default_rng(0).integers(len(zoo.sources))]
+probe = dict(head_init="probe", body_learning_rate_multiplier=0.0)
+chosen = tuner.source_
+results = [
+    (f"chosen: {chosen}", tuner.score(task.X_test, task.y_test)),
+    (f"its features, and a linear probe: {chosen}", accuracy(chosen, **probe)),
+    (f"the largest source: {largest}", accuracy(largest)),
+    (f"the nearest source: {nearest}", accuracy(nearest)),
+    (f"a source drawn at random: {some}", accuracy(some)),
+    ("no transfer: random weights", accuracy(None)),
+]
+print(f"\nAccuracy on {len(task.y_test)} images that no network has seen")
+for what, value in results:
+    print(f"  {value:.3f}  {what}")
+p_best = {row["source"]: row["p_best"] for row in rows}[chosen]
+p_gain = evidence.transfer_proba([task])[0, zoo.sources.names.index(chosen)]
+print(f"P({chosen} is the best of the zoo) = {p_best:.2f}", end=", ")
+print(f"P(better than no transfer) = {p_gain:.2f}")
+print(f"\nChosen and fine-tuned in {seconds:.0f} s,", end=" ")
+print(f"{time.perf_counter() - start:.0f} s in all.")

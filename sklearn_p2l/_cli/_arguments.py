@@ -125,7 +125,13 @@ def _add_rank(commands):
         "z(log size) + k z(divergence), or with --evidence by all that is at hand.",
     )
     _add_datasets(rank, "dataset")
-    _add_catalog(rank)
+    rank.add_argument(
+        "catalog",
+        metavar="CATALOG",
+        nargs="?",
+        help="folder of a SourceCatalog (default: the zoo of small networks that comes "
+        "with the package, and what was measured with it)",
+    )
     _add_k(rank, default=argparse.SUPPRESS)
     _add_metric(rank, default=argparse.SUPPRESS)
     rank.add_argument(
@@ -197,8 +203,8 @@ def _add_tune(commands):
         description="Train a classifier of the images in a folder with a subfolder for "
         "each class, write it to a file, and print its accuracy on images that it has "
         "not seen. It starts from the source of the catalog that is ranked first and "
-        "has a checkpoint, from the one that is named, or without a catalog from "
-        "--backbone and --weights. The file names architecture, image size and "
+        "has a checkpoint, from the one that is named, or from --backbone and "
+        "--weights. The file names architecture, image size and "
         "classes; it serves as --checkpoint of p2l catalog add.",
     )
     tune.add_argument(
@@ -222,7 +228,11 @@ def _add_tune(commands):
     )
     _add_format(tune)
     group = tune.add_argument_group("options of the source")
-    group.add_argument("--catalog", help="folder of a SourceCatalog")
+    group.add_argument(
+        "--catalog",
+        help="folder of a SourceCatalog (default: the zoo that comes with the package, "
+        "unless --backbone is given)",
+    )
     group.add_argument(
         "--source",
         default=argparse.SUPPRESS,
@@ -263,7 +273,8 @@ def _add_k(parser, default):
         "--k",
         default=default,
         help="weight of the divergence, negative to prefer near sources: a number, or "
-        "a file that learn-k has printed as JSON (default: -1)",
+        "a file that learn-k has printed as JSON (default: -1; for the zoo that comes "
+        "with the package the one that was learned with it)",
     )
 
 

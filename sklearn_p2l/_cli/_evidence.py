@@ -17,13 +17,16 @@ _ENOUGH, _FEW = 0.8, 3
 _SHARED = ("device", "n_jobs", "memory", "verbose")
 
 
-def rank_by_evidence(args, catalog):
+def rank_by_evidence(args, catalog, zoo):
     """Rank the sources of a catalog for a folder with a subfolder for each class."""
-    targets, improvements, training = [], None, []
+    targets, improvements, training, scores = [], None, [], None
+    if zoo is not None:
+        training, improvements, scores = zoo.vectors, zoo.improvements, zoo.scores
     if "improvements" in args:
+        scores = None
         targets, improvements = read_improvements(args.improvements, catalog.names)
         training = _training_tasks(args, targets)
-    task, options = Task.from_folder(args.dataset), embedder_options(args)
+    task, options = Task.from_folder(args.dataset), embedder_options(args, zoo)
     selector = EvidenceSelector(
         catalog,
         embedder=_embedder(catalog, options),
@@ -31,7 +34,7 @@ def rank_by_evidence(args, catalog):
         exclude_self=args.exclude_self,
         **{"verbose": 1} | {key: options[key] for key in _SHARED if key in options},
     )
-    selector.fit(training or [task], improvements)
+    selector.fit(training if len(training) else [task], improvements, scores=scores)
     rows = explain(selector, [task], as_frame=False)
     for row in rows:
         del row["target"]

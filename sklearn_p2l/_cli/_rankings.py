@@ -6,6 +6,7 @@ from sklearn_p2l._cli._evidence import rank_by_evidence
 from sklearn_p2l._cli._reading import (
     check_effects,
     check_some_source,
+    load_catalog,
     read_improvements,
     read_k,
 )
@@ -23,7 +24,7 @@ def embed(args):
 
 def rank(args):
     """Rank the sources for datasets."""
-    catalog = SourceCatalog.load(args.catalog)
+    catalog, zoo = load_catalog(args.catalog)
     if args.top is not None and not 1 <= args.top <= len(catalog):
         raise ValueError(
             f"--top must be from 1 to {len(catalog)}, the number of sources, got "
@@ -31,13 +32,13 @@ def rank(args):
         )
     _check_evidence_options(args)
     if args.evidence:
-        return rank_by_evidence(args, catalog)
-    k, metric = read_k(vars(args).get("k", "-1"), vars(args).get("metric"))
+        return rank_by_evidence(args, catalog, zoo)
+    k, metric = k_and_metric(args, zoo)
     selector = checked_selector(
         catalog, k=k, metric=metric, exclude_self=args.exclude_self
     )
     records = read_datasets([args.dataset])
-    rankings = ranked(selector, records, embedder_options(args))
+    rankings = ranked(selector, records, embedder_options(args, zoo))
     lines = []
     for record, rows in zip(records, rankings):
         check_some_source(args, record["name"], rows)
@@ -66,6 +67,15 @@ def _check_evidence_options(args):
             ("metric", not args.evidence, "without --evidence"),
         ],
     )
+
+
+def k_and_metric(args, zoo):
+    """k and metric of a command; of the zoo's sources k is learned where not given."""
+    k, metric = read_k(vars(args).get("k", "-1"), vars(args).get("metric"))
+    if zoo is not None and "k" not in args:
+        selector = SourceSelector(zoo.sources, metric=metric)
+        k = float(selector.fit(zoo.vectors, zoo.improvements).k_)
+    return k, metric
 
 
 def checked_selector(catalog, **parameters):

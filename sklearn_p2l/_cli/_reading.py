@@ -10,6 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from sklearn_p2l.catalog import SourceCatalog
+from sklearn_p2l.datasets import load_zoo
+
+
+def load_catalog(path):
+    """Load a catalog; where none is named, the zoo of the package, with its catalog."""
+    if path is not None:
+        return SourceCatalog.load(path), None
+    zoo = load_zoo()
+    return zoo.sources, zoo
 
 
 def load_or_none(folder):
@@ -41,8 +50,8 @@ def check_some_source(args, target, rows):
     """Refuse a ranking of nothing."""
     if not rows:
         raise ValueError(
-            f"--exclude-self leaves no source for {target}: all of {args.catalog} are "
-            f"{target} itself."
+            f"--exclude-self leaves no source for {target}: all of "
+            f"{args.catalog or 'the zoo'} are {target} itself."
         )
 
 

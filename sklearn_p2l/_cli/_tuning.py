@@ -7,22 +7,28 @@ import warnings
 
 from sklearn.model_selection import train_test_split
 
-from sklearn_p2l._cli._rankings import checked_selector, ranked
-from sklearn_p2l._cli._reading import check_effects, check_names, read_k
+from sklearn_p2l._cli._rankings import checked_selector, k_and_metric, ranked
+from sklearn_p2l._cli._reading import check_effects, check_names, load_catalog
 from sklearn_p2l._cli._tables import json_line, pairs
+from sklearn_p2l._cli._vectors import embedder_options
 from sklearn_p2l._compat import load_networks
-from sklearn_p2l.catalog import SourceCatalog, has_weights
+from sklearn_p2l.catalog import has_weights
 from sklearn_p2l.task import Task
 from sklearn_p2l.tuning import NetworkClassifier, start_from
+
+# Options of the training that go for the reference network, too; its own backbone.
+_OF_BOTH = ("backbone", "device", "verbose")
 
 
 def tune(args):
     """Choose a source for a task, train it, and write the model."""
     _check_options(args)
-    catalog = None if args.catalog is None else SourceCatalog.load(args.catalog)
+    catalog, zoo = None, None
+    if _uses_catalog(args):
+        catalog, zoo = load_catalog(args.catalog)
     _check_output(args.output, catalog or [])
     task = _read_task(args)
-    source = None if catalog is None else _choose_source(args, catalog, task)
+    source = None if catalog is None else _choose_source(args, catalog, zoo, task)
     classifier = _train(args, source, task)
     name = os.path.basename(args.output).removesuffix(".safetensors")
     classifier.to_source(name, checkpoint=args.output)
@@ -59,9 +65,14 @@ def _as_table(result):
     )
 
 
+def _uses_catalog(args):
+    """Tell whether a source is chosen: from the zoo of the package, if no other."""
+    return args.catalog is not None or not {"backbone", "weights"} & vars(args).keys()
+
+
 def _check_options(args):
     """Refuse options that would have no effect."""
-    has_catalog = args.catalog is not None
+    has_catalog = _uses_catalog(args)
     ranks = has_catalog and "source" not in args
     to_rank = "with --catalog and without --source, to rank the sources"
     no_catalog = "without --catalog, whose sources have their own"
@@ -71,8 +82,8 @@ def _check_options(args):
             ("source", has_catalog, "with --catalog"),
             ("k", ranks, to_rank),
             ("metric", ranks, to_rank),
-            ("backbone", not has_catalog, no_catalog),
-            ("weights", not has_catalog, no_catalog),
+            ("backbone", args.catalog is None, no_catalog),
+            ("weights", args.catalog is None, no_catalog),
         ],
     )
 
@@ -118,10 +129,10 @@ def _read_task(args):
     return Task(X, y, X_test=X_test, y_test=y_test)
 
 
-def _choose_source(args, catalog, task):
+def _choose_source(args, catalog, zoo, task):
     """Return the source that is named, or the best one that has a checkpoint."""
     if "source" in args:
-        check_names(catalog, args.catalog, [args.source])
+        check_names(catalog, args.catalog or "the zoo", [args.source])
         return _with_architecture(catalog[args.source])
     startable = {source.name for source in catalog if has_weights(source)}
     if not startable:
@@ -129,11 +140,12 @@ def _choose_source(args, catalog, task):
             f"{args.catalog} must have a source with a checkpoint that is there, to "
             "start from, got none; p2l catalog add takes one by --checkpoint."
         )
-    k, metric = read_k(vars(args).get("k", "-1"), vars(args).get("metric"))
+    k, metric = k_and_metric(args, zoo)
     selector = checked_selector(catalog, k=k, metric=metric)
     name = os.path.basename(os.path.abspath(args.dataset))
     record = {"name": name, "size": len(task.y), "dataset": task.X}
-    options = {key: getattr(args, key) for key in ("device", "verbose") if key in args}
+    options = embedder_options(args, zoo)
+    options = {k: v for k, v in options.items() if k in _OF_BOTH}
     (rows,) = ranked(selector, [record], options)
     best = next(row for row in rows if row["source"] in startable)
     if best["rank"] > 1:

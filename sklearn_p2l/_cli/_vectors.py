@@ -62,10 +62,14 @@ def _read_vectors(path):
     return records
 
 
-def embedder_options(args):
-    """Return the parameters of DatasetEmbedder among the arguments of a command."""
+def embedder_options(args, zoo=None):
+    """Return the parameters of DatasetEmbedder among the arguments of a command.
+
+    The reference network is that of the zoo, where its catalog is in use.
+    """
     known = DatasetEmbedder().get_params()
-    return {key: value for key, value in vars(args).items() if key in known}
+    given = {key: value for key, value in vars(args).items() if key in known}
+    return given if zoo is None else {"backbone": zoo.embedder.backbone} | given
 
 
 def embedded(records, options, catalog=None, metric=None, *, class_means=False):

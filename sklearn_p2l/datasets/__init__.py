@@ -2,6 +2,7 @@
 
 from sklearn_p2l.datasets._small_tasks import load_small_tasks
 from sklearn_p2l.datasets._transfer_results import load_transfer_results
+from sklearn_p2l.datasets._zoo import load_zoo
 from sklearn_p2l.samples import (
     Bag,
     Context,
@@ -23,6 +24,7 @@ __all__ = [
     "list_images",
     "load_small_tasks",
     "load_transfer_results",
+    "load_zoo",
     "read_bags",
     "read_word_vectors",
     "relation_labels",

@@ -1,6 +1,6 @@
 """How images become the input of a network."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,8 @@ class Preprocessing:
     mean: tuple[float, ...] = _IMAGENET_MEAN
     std: tuple[float, ...] = _IMAGENET_STD
     revision: int = 2
+    #: Whether half a pixel of a margin goes to the lower right, not to an even number.
+    floors: bool = field(default=False, repr=False)
 
     def at(self, image_size: int | None) -> "Preprocessing":
         """Return the same preprocessing for images of another size."""
@@ -81,6 +83,7 @@ class Preprocessing:
                 resized = self.resize_size[axis]
             else:
                 resized = int(self.resize_size * length / short)
-            first, scale = round((resized - side) / 2), length / resized
+            margin, scale = resized - side, length / resized
+            first = margin // 2 if self.floors else round(margin / 2)
             parts.append((first * scale, (first + side) * scale))
         return tuple(parts)

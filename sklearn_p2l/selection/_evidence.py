@@ -133,7 +133,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         if weights were learned.
 
     embedder_ : DatasetEmbedder
-        The fitted embedder, where there is one.
+        The fitted embedder, where there is one and `fit` was given tasks.
 
     sources_ : SourceCatalog
         The sources that are ranked.
@@ -280,6 +280,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             *("no_transfer_score_", "embedder_", "scores_", "_learned", "_levels"),
         ):
             vars(self).pop(attribute, None)
+        self._late_embedder = None
         self.sources_ = self.sources
         self.source_labels_ = np.array(self.sources.names)
         self.fingerprint_ = self.sources.fingerprint
@@ -301,14 +302,16 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             self.weights_ = self._given_weights(free)
             return self
         values = self._cheap_signals(targets)
-        self.scores_ = self._opened_signals(targets, opened=~np.isnan(y))
+        candidates, measured = targets.candidates, ~np.isnan(y)
+        self.scores_ = self._opened_signals(targets, opened=measured)
         values |= self.scores_
-        for scored in self.scores_.values():  # not those that could not be opened
-            y = np.where(np.isnan(scored), np.nan, y)
+        for scored in self.scores_.values():  # but not those that could not be opened
+            candidates = candidates & ~(measured & np.isnan(scored))
+        y = np.where(candidates, y, np.nan)
         self.prior_ = prior_of(y)
         if "prior" in values:
             values["prior"] = prior_of(y, nested=True)
-        z = np.array([_zscore_of(values[n], targets.candidates) for n in self.signals_])
+        z = np.array([_zscore_of(values[n], candidates) for n in self.signals_])
         learned = learn_weights(z, y, free)
         self.weights_ = dict(zip(self.signals_, learned.values.tolist()))
         self.strength_, self.noise_ = learned.strength, learned.noise
@@ -408,12 +411,11 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
                 "X must be a list of Tasks, one for each target, or an array of their "
                 f"vectors, got {type(X).__name__}; pass [task] for a single one."
             )
-        embedder = getattr(self, "embedder_", None)
         return Targets(
             len(X),
             tasks=list(X),
-            can_be_embedded=embedder is not None,
-            can_have_class_means=getattr(embedder, "class_means", False),
+            can_be_embedded=self.embedder is not None,
+            can_have_class_means=getattr(self.embedder, "class_means", False),
         )
 
     def _check_targets(self, X):
@@ -437,7 +439,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         """Targets with their candidates, and vectors where signals in use need any."""
         needs_vectors = self.exclude_self or set(self.signals_) & ONE_PASS
         if targets.vectors is None and needs_vectors:
-            embedded = self.embedder_.transform(targets.tasks)
+            embedded = self._embedder_for(targets.tasks).transform(targets.tasks)
             check_same_fingerprint(fingerprint_of(embedded), self.fingerprint_, "X")
             means = getattr(embedded, "class_means", None)
             targets = replace(targets, vectors=np.asarray(embedded), class_means=means)
@@ -446,6 +448,12 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         if self.exclude_self:
             candidates = ~are_same(self.sources_, targets.vectors)
         return replace(targets, candidates=candidates)
+
+    def _embedder_for(self, tasks):
+        """The fitted embedder; one that `fit` had no tasks for is fitted once."""
+        if not hasattr(self, "embedder_") and self._late_embedder is None:
+            self._late_embedder = clone(self.embedder).fit(tasks)
+        return getattr(self, "embedder_", self._late_embedder)
 
     def _cheap_signals(self, targets):
         """Values of signals that open no network, by name, (n_targets, n_sources)."""
