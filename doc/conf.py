@@ -42,7 +42,7 @@ class ByQuestion:
     """Order the examples as a newcomer asks."""
 
     order = (
-        "choose_a_source evidence folder_of_images divergence_and_k "
+        "choose_a_source published_networks evidence folder_of_images divergence_and_k "
         "size_and_similarity how_many_images add_a_source measure_ground_truth "
         "relations ready_features serve_without_torch vgg16"
     ).split()

@@ -160,8 +160,10 @@ IN_PLACE_OF = {
         'NetworkClassifier("small_resnet", epochs=1)'
     ),
     '"resnet18"': '"small_resnet"',
+    "SourceCatalog.from_published(published)": (
+        'load_zoo().sources[["shapes", "alphabets"]]'
+    ),
     "image_size=224": "image_size=32, epochs=2",
-    "NetworkClassifier())": "NetworkClassifier(epochs=5))",
     'NetworkClassifier("pcnn")': 'NetworkClassifier("pcnn", epochs=1)',
     "seeds=(0, 1, 2)": "seeds=(0, 1)",
     "n_jobs=2": "n_jobs=1",
@@ -267,6 +269,6 @@ def test_readme_runs(tmp_path, monkeypatch):
     namespace = what_the_readme_names()
     for number, block in enumerate(blocks, start=1):
         exec(compile(block, f"README.md, block {number}", "exec"), namespace)
-    assert namespace["tuner"].source_ in ("plants", "animals", "tools")
+    assert namespace["tuner"].source_ in ("shapes", "alphabets")
     assert namespace["measured"].improvements.notna().all(axis=None)
     assert len(namespace["result"].summary)

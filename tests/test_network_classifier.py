@@ -21,6 +21,7 @@ from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.networks import images as network_images
 from sklearn_p2l.networks import training
 from sklearn_p2l.networks.augmentation import augment
+from sklearn_p2l.networks.small import SmallResNet
 from sklearn_p2l.tuning._settings import n_epochs as epochs_for
 from sklearn_p2l.tuning._targets import validation_part
 
@@ -174,7 +175,7 @@ def test_warm_up_and_cosine(dark_and_light):
 
 
 @pytest.mark.parametrize(
-    "n, batch_size, n_epochs, from_random_weights",
+    "n, batch_size, n_epochs, at_full_rate",
     [
         (60, 16, 50, 100),  # 4 steps a pass: 200 steps, 400
         (160, 16, 20, 40),
@@ -186,11 +187,35 @@ def test_warm_up_and_cosine(dark_and_light):
         (75, 1, 20, 40),  # 37 steps a pass: no batch has a single sample
     ],
 )
-def test_epochs_that_suit_the_size(n, batch_size, n_epochs, from_random_weights):
+def test_epochs_that_suit_the_size(n, batch_size, n_epochs, at_full_rate):
     classifier = NetworkClassifier("resnet18", batch_size=batch_size)
-    assert epochs_for(classifier, n) == from_random_weights
-    assert epochs_for(classifier.set_params(weights="DEFAULT"), n) == n_epochs
-    assert epochs_for(classifier.set_params(epochs=3), n) == 3
+    assert epochs_for(classifier, n, 1.0) == at_full_rate
+    assert epochs_for(classifier, n, 0.1) == epochs_for(classifier, n, 0.5) == n_epochs
+    assert epochs_for(classifier.set_params(epochs=3), n, 1.0) == 3
+
+
+@pytest.mark.parametrize(
+    "widths, multiplier",
+    [((16, 32, 64), 1.0), ((32, 64, 128), None), ((96, 192, 384), 0.1)],
+)
+def test_the_fewer_weights_the_faster_the_body_learns(widths, multiplier, rng):
+    """100,000 over their number; the paper's 0.1 from a million on."""
+    factory = functools.partial(SmallResNet, widths=widths)
+    classifier = NetworkClassifier(factory, image_size=8, epochs=1, random_state=0)
+    X, y = rng.integers(0, 256, (4, 8, 8), dtype=np.uint8), [0, 1, 0, 1]
+    assert classifier.fit(X, y).body_learning_rate_multiplier_ == 1.0  # random weights
+    classifier.set_params(weights="DEFAULT").fit(X, y)
+    body = [v for k, v in classifier.weights_.items() if not k.startswith("fc.")]
+    buffers = ("running", "num_batches")
+    names = [k for k in classifier.weights_ if not k.startswith("fc.")]
+    learned = [k for k in names if not any(b in k for b in buffers)]
+    n_weights = sum(classifier.weights_[k].size for k in learned)
+    assert len(learned) < len(body)
+    expected = multiplier or 100_000 / n_weights
+    got = classifier.body_learning_rate_multiplier_
+    assert got == pytest.approx(expected) and 0.1 <= got <= 1
+    classifier.set_params(body_learning_rate_multiplier=0.3).fit(X, y)
+    assert classifier.body_learning_rate_multiplier_ == 0.3
 
 
 @pytest.mark.parametrize("n", [2, 3, 33])

@@ -43,6 +43,7 @@ PAPER = dict(
     scale_features=False,
     head_init="random",
     weight_decay=1e-4,
+    body_learning_rate_multiplier=0.1,
 )
 RECIPES = {
     "default": {},
@@ -51,8 +52,8 @@ RECIPES = {
     "before": PAPER | dict(head_init="zero", epochs=30, batch_size=32),
     "closed-form probe": dict(body_learning_rate_multiplier=0),
 }
-# For a source that is far from the targets.
-FULL_RATE = {"body at the full rate": dict(body_learning_rate_multiplier=1.0)}
+# For a small network, whose body learns at the full rate by default.
+SLOWER = {"body at a tenth": dict(body_learning_rate_multiplier=0.1)}
 # The default, with one part of it taken away or exchanged.
 CHANGES = {
     "without scaled features": dict(scale_features=False),
@@ -84,7 +85,7 @@ def jobs(folder):
     at_224 = {k: RECIPES[k] for k in ("default", "closed-form probe")}
     plan = [
         ("imagenet, 64 px", targets, RECIPES),
-        ("source, 32 px", judged, RECIPES | FULL_RATE),
+        ("source, 32 px", judged, RECIPES | SLOWER),
         ("random, 32 px", judged, plain),
         ("imagenet, 64 px", judged[:5], CHANGES),
         ("imagenet, 224 px", ["sign_digits", "trash", "clothing_b"], at_224),

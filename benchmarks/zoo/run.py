@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from tasks import REFERENCE, load_tasks
 
 import sklearn_p2l
@@ -25,6 +24,7 @@ from sklearn_p2l import (
     SourceCatalog,
 )
 from sklearn_p2l.ground_truth import measure_improvement, train_sources
+from sklearn_p2l.networks import write_checkpoint
 
 OUTPUT = Path(sklearn_p2l.__file__).parent / "datasets" / "zoo"
 IMAGE_SIZE = 24
@@ -108,7 +108,9 @@ def train_zoo(sources, folder, n_jobs):
 def describe(sources, trained, folder):
     """Write half-precision weights, and describe the sources through one of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {n: half_precision(trained[n].checkpoint, folder) for n in sources}
+    files = {n: folder / f"{n}.safetensors" for n in sources}
+    for name, file in files.items():
+        half_precision(trained[name].checkpoint, file)
     embedder = DatasetEmbedder(files[REFERENCE], class_means=True)
     names = list(sources)
     catalog = SourceCatalog.from_arrays(
@@ -124,18 +126,16 @@ def describe(sources, trained, folder):
     return catalog, embedder
 
 
-def half_precision(checkpoint, folder):
-    """Write a checkpoint with 16-bit numbers, and return its path."""
-    with safe_open(checkpoint, framework="numpy") as file:
-        metadata = file.metadata()
-        arrays = {key: file.get_tensor(key) for key in file.keys()}
+def half_precision(checkpoint, file):
+    """Write the weights of a checkpoint to a file, as 16-bit numbers."""
+    with safe_open(checkpoint, framework="numpy") as opened:
+        metadata = opened.metadata()
+        arrays = {key: opened.get_tensor(key) for key in opened.keys()}
     for key, value in arrays.items():
         if value.dtype == np.float32:
             arrays[key] = value.astype(np.float16)
             assert np.isfinite(arrays[key]).all(), key
-    path = folder / Path(checkpoint).name
-    save_file(arrays, path, metadata=metadata)
-    return path
+    write_checkpoint(file, arrays, metadata)
 
 
 def licence_of(name):
@@ -214,10 +214,10 @@ trash, characters and sign digits only the first half of the classes was used.
 The hand-drawn shapes are by the contributors to
 https://github.com/frobertpixto/hand-drawn-shapes-dataset, CC BY 4.0; Omniglot is by
 Brenden Lake, MIT; the clothing photographs were collected by Alexey Grigorev, CC0; the
-fruit and vegetables are from the Grocery Store Dataset by Marcus Klasson, MIT; the waste
-is TrashNet by Gary Thung and Mindy Yang, MIT; the sign digits are by Arda Mavi and the
-students of Turkey Ankara Ayrancı Anadolu High School, Apache-2.0. The weights are under
-the licence of the package.
+fruit and vegetables are from the Grocery Store Dataset by Marcus Klasson, MIT; the
+waste is TrashNet by Gary Thung and Mindy Yang, MIT; the sign digits are by Arda Mavi
+and the students of Turkey Ankara Ayrancı Anadolu High School, Apache-2.0. The weights
+are under the licence of the package.
 
 ## What they gained
 

@@ -311,7 +311,8 @@ def _add_network_options(parser):
     title = "options of the reference network"
     options = _Options(parser, title, DatasetEmbedder(random_state=0))
     add = options.add
-    add("--backbone", "torchvision architecture, pcnn, small_resnet or checkpoint")
+    text = "torchvision architecture, timm/NAME, hf/NAME, pcnn, small_resnet or file"
+    add("--backbone", text)
     add("--weights", "DEFAULT, none (random), or a file", type=_weights)
     add("--layer", "node whose output is summarised (default: before the last layer)")
     add("--image-size", "side of the images, in pixels", type=int)
@@ -337,7 +338,8 @@ def _add_training_options(parser):
     title = "options of the training"
     options = _Options(parser, title, NetworkClassifier())
     add = options.add
-    add("--backbone", "torchvision architecture, small_resnet or checkpoint")
+    text = "torchvision architecture, timm/NAME, hf/NAME, small_resnet or file"
+    add("--backbone", text)
     add(
         "--weights",
         "DEFAULT, none (random) or a file (default: none)",

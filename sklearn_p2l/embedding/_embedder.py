@@ -72,26 +72,28 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str, path-like or callable, default="vgg16"
-        The reference network: the name of any torchvision classification network;
-        "small_resnet" for images of about 8 to 64 pixels; "pcnn" for pairs of entities
-        in text (with ``weights=None`` without vocabulary); a checkpoint file that names
-        its architecture (as `FineTuner.to_source` writes it); or a function without
-        arguments that returns a torch module (defined in a module of its own, not a
-        lambda, to be persisted).
+        The reference network: the name of any torchvision classification network, of
+        timm's ("timm/convnext_atto.d2_in1k") or of Hugging Face's, on the hub or in a
+        folder ("hf/microsoft/resnet-18"); "small_resnet" for images of about 8 to 64
+        pixels; "pcnn" for pairs of entities in text (with ``weights=None`` without
+        vocabulary); a checkpoint file that names its architecture (as
+        `FineTuner.to_source` writes it); or a function without arguments that returns a
+        torch module (not a lambda, to be persisted).
 
     weights : str, path-like or None, default="DEFAULT"
-        Weights of the network: a name that torchvision knows for it ("DEFAULT",
-        "IMAGENET1K_V1", ...; downloaded once), a safetensors or state-dict file, in
+        Weights of the network: a published name ("DEFAULT", "IMAGENET1K_V1", ...;
+        downloaded once), a safetensors or state-dict file, in
         which only the classifier may be missing, or None for random weights. Ignored
         where `backbone` is a file, which holds the weights. For a function, "DEFAULT"
         keeps the weights of the module it returns.
 
     layer : str, default=None
-        Node whose output is summarised, by torchvision's feature-extraction names;
-        None takes the input of the last layer (VGG16: the 4096 responses of fc7 after
-        ReLU; PCNN: "features", the network in network's largest response over the
-        contexts of a bag, never negative). Maps are averaged over positions. A PCNN
-        also has "contexts", what its convolution finds, with a sign.
+        Node whose output is summarised, by torchvision's feature-extraction names (of
+        timm's and Hugging Face's networks, the name of a module); None takes the input
+        of the last layer (VGG16: the 4096 responses of fc7 after ReLU; PCNN:
+        "features", the network in network's largest response over the contexts of a
+        bag, never negative). Maps are averaged over positions. A PCNN also has
+        "contexts", what its convolution finds, with a sign.
 
     summary : {"mean", "trimmed_mean", "median"}, default="mean"
         Statistic over the samples. The mean streams in constant memory; the others

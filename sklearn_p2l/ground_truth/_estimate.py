@@ -16,9 +16,9 @@ def print_estimate(jobs, what, n_jobs):
     """Print how many trainings there are, and how long those to do may take."""
     records = [read_record(path) for path, *_ in jobs]
     todo = [job for job, record in zip(jobs, records) if record is None]
-    seconds = [r["seconds"] for r in records if r and not r["error"]]
-    if seconds:
-        total = np.mean(seconds) * len(todo)
+    known = [r["seconds"] for r in records if r and not r["error"]]
+    if known:
+        total = np.mean(known) * len(todo)
     else:
         rates = {}
         total = 0.0
@@ -26,16 +26,17 @@ def print_estimate(jobs, what, n_jobs):
             source, task = arguments["source"], arguments["task"]
             kind = (source is None, None if source is None else source.architecture)
             if kind not in rates:
-                rates[kind] = _seconds_per_sample(arguments)
+                rates[kind] = _time_training(arguments)
+            seconds, multiplier = rates[kind]
             n, estimator = len(task.y), arguments["estimator"]
             if task.X_test is None:
                 n *= 1 - arguments["test_size"]
-            n_passes = n_epochs(estimator, round(n))
+            n_passes = n_epochs(estimator, round(n), multiplier)
             if arguments["n_steps"] is not None:
                 n_passes = epochs_of(estimator, round(n), arguments["n_steps"])
-            if source is not None and estimator.body_learning_rate_multiplier == 0:
+            if multiplier == 0:
                 n_passes = 1  # a probe
-            total += rates[kind] * n * n_passes
+            total += seconds * n * n_passes
     n_workers = effective_n_jobs(n_jobs)
     minutes = total / n_workers / 60
     print(
@@ -44,8 +45,11 @@ def print_estimate(jobs, what, n_jobs):
     )
 
 
-def _seconds_per_sample(arguments):
-    """Time two epochs of training on a few samples, the second one counts."""
+def _time_training(arguments):
+    """Seconds per sample and pass, and the multiplier of the body's learning rate.
+
+    Of two epochs of training on a few samples, the second one counts.
+    """
     source, task = arguments["source"], arguments["task"]
     estimator = clone(arguments["estimator"]).set_params(
         epochs=2,
@@ -62,4 +66,5 @@ def _seconds_per_sample(arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(take(task.X, some), y)
-    return estimator.history_[-1]["seconds"] / len(some)
+    seconds = estimator.history_[-1]["seconds"] / len(some)
+    return seconds, estimator.body_learning_rate_multiplier_

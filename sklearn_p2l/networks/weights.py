@@ -1,6 +1,7 @@
 """Weights on disk: read without unpickling, compared key by key, hashed."""
 
 import hashlib
+import json
 from collections import OrderedDict
 from pathlib import Path
 
@@ -79,7 +80,15 @@ def write_checkpoint(
     with atomic_write(path) as file:
         # safetensors takes the bytes as they lie, whatever the order of the axes.
         arrays = {key: np.asarray(value, order="C") for key, value in arrays.items()}
-        file.write(save(arrays, metadata=metadata))
+        file.write(_in_order(save(arrays, metadata=metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file, with what stands in its header always in one order."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors are aligned
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def get_weights(model: nn.Module) -> dict[str, np.ndarray]:

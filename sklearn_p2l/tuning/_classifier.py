@@ -43,10 +43,11 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
     ----------
     backbone : str, path-like or callable, default="small_resnet"
         The network, as for :class:`~sklearn_p2l.DatasetEmbedder`: the name of a
-        torchvision classification network, "small_resnet", "pcnn" for pairs of entities
-        in text, a checkpoint file that names its architecture, or a function that
-        returns a torch module. A "pcnn" with random weights learns its vocabulary from
-        the samples it is trained on.
+        classification network of torchvision, timm ("timm/...") or Hugging Face
+        ("hf/..."), "small_resnet", "pcnn" for pairs of entities in text, a checkpoint
+        file that names its architecture, or a function that returns a torch module. A
+        "pcnn" with random weights learns its vocabulary from the samples it is trained
+        on.
 
     weights : str, path-like or None, default=None
         The start: None for random weights (the paper's M(t, ∅), and the way to train a
@@ -63,16 +64,18 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
         it from random weights in a network without normalisation layers, whose units
         may die.
 
-    body_learning_rate_multiplier : float, default=0.1
+    body_learning_rate_multiplier : float or "auto", default="auto"
         Learning rate of the other layers, relative to `learning_rate` (the paper's f).
-        0 leaves them as they are, and makes the last layer a linear probe in closed
-        form: each sample passes the network once, and what is about steps and epochs
-        has no effect, nor have `augment` and `early_stopping`.
+        "auto" is the paper's 0.1, but more for networks of less than a million weights:
+        100,000 over their number, at most 1. 0 leaves them as they are, and makes the
+        last layer a linear probe in closed form: each sample passes the network once,
+        and what is about steps and epochs has no effect, nor have `augment` and
+        `early_stopping`.
 
     epochs : int or "auto", default="auto"
         Passes over the training data, at most. "auto" is 20 of them, but at least 200
-        steps; from random weights 40, and at least 400 steps; at most 2,000 steps, and
-        at least one pass.
+        steps; where the body learns at the full rate, as from random weights, 40, and
+        at least 400 steps; at most 2,000 steps, and at least one pass.
 
     batch_size : int, default=16
         Samples per step, about: batches are made equal and never hold one sample.
@@ -236,7 +239,10 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
             Interval(Real, 0, None, closed="neither"),
             StrOptions({"auto"}),
         ],
-        "body_learning_rate_multiplier": [Interval(Real, 0, None, closed="left")],
+        "body_learning_rate_multiplier": [
+            Interval(Real, 0, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
         "epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "schedule": [StrOptions({"cosine", "step", "constant"})],
@@ -269,7 +275,7 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
         weights=None,
         optimizer="adamw",
         learning_rate="auto",
-        body_learning_rate_multiplier=0.1,
+        body_learning_rate_multiplier="auto",
         epochs="auto",
         batch_size=16,
         schedule="cosine",
@@ -380,6 +386,7 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
         network, inputs = self._open(networks, X, targets, weight, seed)
         validation = self._validation_part(targets, weight, groups, seed)
         recipe = recipe_of(self, networks, network, len(targets) - len(validation))
+        self.body_learning_rate_multiplier_ = recipe.body_multiplier
         n_records = 1 if recipe.freezes_body else recipe.epochs  # a probe has one
         with progress_of(self, n_records) as report:
             run = networks.train(

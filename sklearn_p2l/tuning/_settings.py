@@ -5,10 +5,13 @@ from numbers import Integral
 
 from sklearn_p2l._compat import load_networks
 
-# What epochs="auto" stands for; twice as much from random weights, but for the last.
+# What epochs="auto" stands for; twice as much at the full rate, but for the last.
 _EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 20, 200, 2000
 # What learning_rate="auto" stands for, but half of it where units may die.
 _RATES = {"adamw": 2e-3, "sgd": 0.01}
+# What body_learning_rate_multiplier="auto" lies between: the paper's, and 1 for
+# networks of up to so many weights.
+_SLOWEST, _FULL_RATE_UP_TO = 0.1, 100_000
 
 
 def check_settings(classifier):
@@ -47,13 +50,28 @@ def is_pretrained(classifier):
     )
 
 
-def n_epochs(classifier, n_samples):
-    """Number of passes over so many samples."""
+def n_epochs(classifier, n_samples, multiplier):
+    """Number of passes over so many samples, where the body has this multiplier."""
     if classifier.epochs != "auto":
         return classifier.epochs
     n_steps = _EPOCHS * _steps_per_epoch(classifier, n_samples)
-    n_steps = max(n_steps, _FEWEST_STEPS) * (1 if is_pretrained(classifier) else 2)
+    n_steps = max(n_steps, _FEWEST_STEPS) * (2 if multiplier > 0.5 else 1)
     return epochs_of(classifier, n_samples, min(n_steps, _MOST_STEPS))
+
+
+def multiplier_of(classifier, network):
+    """By what the learning rate of the body is multiplied.
+
+    "auto" is the paper's 0.1 for networks of a million weights and more. The fewer a
+    network has, the less it can be changed by small steps, and the less is lost by
+    large ones: one of a hundred thousand learns at the full rate.
+    """
+    if not is_pretrained(classifier):
+        return 1.0
+    if classifier.body_learning_rate_multiplier != "auto":
+        return classifier.body_learning_rate_multiplier
+    n_weights = sum(p.numel() for p in network.body_parameters())
+    return min(1.0, max(_SLOWEST, _FULL_RATE_UP_TO / max(n_weights, 1)))
 
 
 def epochs_of(classifier, n_samples, n_steps):
@@ -76,12 +94,13 @@ def _learning_rate(classifier, network, pretrained):
 def recipe_of(classifier, networks, network, n_samples):
     """The recipe for a network and so many training samples."""
     c, pretrained = classifier, is_pretrained(classifier)
+    multiplier = multiplier_of(c, network)
     return networks.Recipe(
-        epochs=n_epochs(c, n_samples),
+        epochs=n_epochs(c, n_samples, multiplier),
         batch_size=c.batch_size,
         optimizer=c.optimizer,
         learning_rate=_learning_rate(c, network, pretrained),
-        body_multiplier=c.body_learning_rate_multiplier if pretrained else 1.0,
+        body_multiplier=multiplier,
         momentum=c.momentum,
         weight_decay=c.weight_decay,
         schedule=c.schedule,
