@@ -19,8 +19,6 @@ try:
 except ImportError:  # Windows: two processes may then repeat one another's work
     fcntl = None
 
-# PyTorch's tracing of networks is not safe where threads share a process.
-one_training_at_a_time = threading.Lock()
 # The file that holds this worker process's claim on a GPU, open as long as it lives.
 _gpu_claim = None
 

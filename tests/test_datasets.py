@@ -1,7 +1,9 @@
 """Datasets: what kinds there are, in which forms, and the small tasks."""
 
+import io
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import real_file
 from numpy.testing import assert_array_equal
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sklearn_p2l import Task
 from sklearn_p2l.datasets import Bag, Context, list_images, load_small_tasks
@@ -288,6 +290,67 @@ def test_broken_files_are_named_or_skipped(kind, broken, images, monkeypatch):
     skipped = []
     assert_array_equal(read(root, on_error="skip", skipped=skipped), images[:3])
     assert len(skipped) == 1 and bad.name in skipped[0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_files_are_turned_once(tmp_path, orientation, rng):
+    """Pillow itself turns them in some releases; the crop is the centre of all."""
+    image = Image.fromarray(rng.integers(0, 256, (40, 24, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.tif"
+    image.save(path, exif=exif)
+    seen = []
+    (batch,) = image_batches(
+        [path], 1, transform=lambda rgb, box: seen.append(box) or rgb, min_side=8
+    )
+    turned = Image.fromarray(np.asarray(image))
+    turned.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(turned))
+    assert_array_equal(batch[0], expected)
+    assert seen == [(0, 0, expected.shape[1], expected.shape[0])]
+
+
+def test_damaged_exif_data_turns_nothing(tmp_path, images):
+    file = io.BytesIO()
+    Image.fromarray(images[0]).save(file, "png", exif=b"Exif\0\0MM\0*nonsense")
+    path = tmp_path / "damaged.png"
+    path.write_bytes(file.getvalue())
+    assert_array_equal(read([path])[0], images[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_not_waited_for(tmp_path, images):
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="regular file.*pipe.png"):
+        read(tmp_path)
+    skipped = []
+    assert len(read(tmp_path, on_error="skip", skipped=skipped)) == len(skipped) == 1
+
+
+def test_numbers_of_32_bits_have_no_known_range(tmp_path):
+    image = Image.fromarray(np.full((4, 4), 70, dtype=np.int32))
+    image.save(tmp_path / "a.tif")
+    for one in (image, tmp_path / "a.tif"):
+        with pytest.raises(ValueError, match="8 or 16 bits.*'I'"):
+            read([one])
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ValueError, match=r"image 0 must have pixels, got .*\(0, 5\)"):
+        read([Image.new("RGB", (0, 5))])
+
+
+def test_reading_in_threads_leaves_warnings_as_they_are(tmp_path, images):
+    """Filters are global: what each thread sets and resets would stay behind."""
+    paths = [tmp_path / f"{i}.png" for i in range(40)]
+    for path in paths:
+        Image.fromarray(images[0]).save(path)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda path: read([path])[0], paths * 5))
+    assert len(results) == 200 and warnings.filters == before
 
 
 def test_multi_picture_photos_are_photos(tmp_path, images):

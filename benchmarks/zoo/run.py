@@ -40,6 +40,7 @@ SOURCE_CLASSIFIER = NetworkClassifier(
     max_grad_norm=None,
     scale_features=False,
     weight_decay=1e-4,
+    body_learning_rate_multiplier=0.1,
     batch_size=32,
     augment="shift",
     precision="float32",

@@ -1,17 +1,18 @@
 """What a job does: one training, judged."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 
 from sklearn_p2l._compat import _safe_indexing, load_networks
 from sklearn_p2l.ground_truth._splits import split_task
 from sklearn_p2l.samples import take
 from sklearn_p2l.task import Task
-from sklearn_p2l.tuning import epochs_of, start_from
+from sklearn_p2l.tuning import (
+    epochs_of,
+    start_from,
+    without_convergence_warnings,
+)
 
 
 def measure_cell(*, task, source, estimator, test_size, scoring, n_steps, known):
@@ -60,8 +61,7 @@ def fit(estimator, task, n_steps):
     """Train for about so many steps, if not for the estimator's epochs."""
     if n_steps is not None:
         estimator.set_params(epochs=epochs_of(estimator, len(task), n_steps))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the record tells
+    with without_convergence_warnings():  # the record tells
         estimator.fit(task)
     if estimator.interrupted_:  # what it had by then is no result
         raise KeyboardInterrupt

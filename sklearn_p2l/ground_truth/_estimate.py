@@ -1,15 +1,17 @@
 """How long trainings that are still to do may take."""
 
-import warnings
-
 import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_p2l.ground_truth._records import read_record
 from sklearn_p2l.samples import take
-from sklearn_p2l.tuning import epochs_of, n_epochs, start_from
+from sklearn_p2l.tuning import (
+    epochs_of,
+    n_epochs,
+    start_from,
+    without_convergence_warnings,
+)
 
 
 def print_estimate(jobs, what, n_jobs):
@@ -63,8 +65,7 @@ def _time_training(arguments):
     order = np.random.RandomState(0).permutation(len(task.y))
     some = order[: 4 * estimator.batch_size]
     y = np.arange(len(some)) % 2  # any labels will do
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with without_convergence_warnings():
         estimator.fit(take(task.X, some), y)
     seconds = estimator.history_[-1]["seconds"] / len(some)
     return seconds, estimator.body_learning_rate_multiplier_

@@ -22,7 +22,6 @@ from sklearn_p2l._workers import (
     as_worker,
     claim,
     no_interrupt_lost,
-    one_training_at_a_time,
     replacing_workers,
     this_process,
 )
@@ -82,7 +81,7 @@ def run_job(path, function, arguments, *, n_workers, parent):
     is_worker = this_process() != parent
     if is_worker and _interrupted:
         raise KeyboardInterrupt
-    with one_training_at_a_time, claim(path.with_suffix(".lock")) as claimed:
+    with claim(path.with_suffix(".lock")) as claimed:
         if not claimed:
             return False
         if read_record(path) is not None:

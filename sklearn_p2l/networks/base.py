@@ -11,6 +11,7 @@ from torch import nn
 
 from sklearn_p2l.networks.devices import seeded
 from sklearn_p2l.networks.preprocessing import Preprocessing
+from sklearn_p2l.networks.turns import passes
 
 _NORMALISING = (
     nn.modules.batchnorm._NormBase,
@@ -58,6 +59,10 @@ class Network(nn.Module, ABC):
         self.model = model
         self.architecture = architecture
         self.head = head
+
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        with passes.passing():
+            return super().__call__(*args, **kwargs)
 
     @property
     def normalises(self) -> bool:

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from sklearn_p2l.networks.turns import random_state
+
 _CPU = torch.device("cpu")
 
 
@@ -50,9 +52,12 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 @contextmanager
 def seeded(seed: int, device: torch.device = _CPU) -> Iterator[None]:
-    """Draw from `seed` inside, and leave all random state as it was before."""
+    """Draw from `seed` inside, and leave all random state as it was before.
+
+    Other threads wait, until `random_state` gives way.
+    """
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+    with random_state, torch.random.fork_rng(devices=gpus):
         # torch.manual_seed would seed every GPU, and no one would restore them.
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:

@@ -7,6 +7,7 @@ import torch
 
 from sklearn_p2l.networks.base import Network
 from sklearn_p2l.networks.devices import autocast
+from sklearn_p2l.networks.turns import passes
 
 
 def extract_features(
@@ -16,6 +17,6 @@ def extract_features(
     network = network.to(device).eval()
     for batch in batches:
         # Only here: what a user's dataset computes is not ours to mark.
-        with torch.inference_mode(), autocast(precision, device):
+        with passes.passing(), torch.inference_mode(), autocast(precision, device):
             features = network.forward_features(batch.to(device)).float().cpu().numpy()
         yield features

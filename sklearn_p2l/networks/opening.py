@@ -19,6 +19,7 @@ from sklearn_p2l.networks.pcnn import PCNNFamily
 from sklearn_p2l.networks.small import SmallFamily
 from sklearn_p2l.networks.timm import TimmFamily
 from sklearn_p2l.networks.torchvision import TorchvisionFamily
+from sklearn_p2l.networks.turns import passes
 from sklearn_p2l.networks.weights import load_weights, read_checkpoint
 
 # By what comes before the first "/" of a name; names without one of these prefixes, and
@@ -75,7 +76,8 @@ def open_network(
         if with_head:
             _resize_head(network, state, origin)
         load_weights(network.model, state, head=network.head, origin=origin)
-    network.check()
+    with passes.passing():
+        network.check()
     return network.eval()
 
 

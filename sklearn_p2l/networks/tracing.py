@@ -19,6 +19,7 @@ from torchvision.models.feature_extraction import (
 from sklearn_p2l.networks.base import Family, Published, Settings
 from sklearn_p2l.networks.images import ImageNetwork, size_of
 from sklearn_p2l.networks.preprocessing import Preprocessing
+from sklearn_p2l.networks.turns import passes
 from sklearn_p2l.networks.weights import hash_weights
 
 
@@ -114,7 +115,8 @@ def trace(
 def last_layers(model: nn.Module, architecture: str) -> tuple[str, str]:
     """Find the head, the last layer with weights, and the node that feeds it."""
     try:
-        nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
+        with passes.tracing():
+            nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
     except Exception as error:  # tracing runs the model's own code
         raise ValueError(
             f"the network {architecture} must be traceable by torch.fx, got "
@@ -134,11 +136,13 @@ def last_layers(model: nn.Module, architecture: str) -> tuple[str, str]:
 def extractor_of(model: nn.Module, layer: str, architecture: str) -> fx.GraphModule:
     """Cut a model off behind a node; it returns a dict of the node's responses."""
     try:
-        return create_feature_extractor(
-            model.eval(), [layer], suppress_diff_warning=True
-        )
+        with passes.tracing():
+            return create_feature_extractor(
+                model.eval(), [layer], suppress_diff_warning=True
+            )
     except ValueError as error:
-        nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
+        with passes.tracing():
+            nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
         close = difflib.get_close_matches(layer, nodes, n=5, cutoff=0.3)
         raise ValueError(
             f"layer must be a node of {architecture}, got {layer!r}; "
@@ -161,7 +165,8 @@ def fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
     itself where it cannot be traced another time.
     """
     try:
-        graph = _SequentialTracer().trace(extractor)
+        with passes.tracing():
+            graph = _SequentialTracer().trace(extractor)
     except Exception:  # tracing runs the model's own code
         return extractor
     folded = fx.GraphModule(extractor, graph)

@@ -20,6 +20,7 @@ from sklearn_p2l.networks.heads import is_linear, scaled_features, start_as_prob
 from sklearn_p2l.networks.loss import Loss
 from sklearn_p2l.networks.recipe import Optimizer, Recipe, count_batches
 from sklearn_p2l.networks.resuming import SavedRun
+from sklearn_p2l.networks.turns import one_training, random_state
 
 # A loss below this multiple of that of the best constant answer has learned something.
 _LEARNED = 0.999
@@ -87,7 +88,7 @@ def train(
     kept = torch.from_numpy(np.setdiff1d(everything.numpy(), validation))
     data = Data(inputs, loss, score, kept, torch.from_numpy(validation))
     run, best = Run(), BestEpoch(recipe.monitor)
-    with seeded(seed, loss.device), _deterministic_cudnn():
+    with one_training, seeded(seed, loss.device), _deterministic_cudnn():
         start, probe = time.perf_counter(), None
         if recipe.starts_as_probe or recipe.freezes_body:
             run.without_probe = not is_linear(network, inputs, loss, recipe)
@@ -147,6 +148,7 @@ def _descend(
                     best.compare(record, network)
                 report(record)
                 saved.save_if_due(network, optimizer, best, run)
+                random_state.give_way()
         except KeyboardInterrupt:
             run.interrupted = True
         best.restore(network)

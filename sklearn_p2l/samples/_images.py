@@ -5,7 +5,6 @@ paths, a folder, a torch Dataset (map or iterable style). Nothing here imports t
 """
 
 import os
-import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -466,20 +465,38 @@ def _to_rgb(images, name):
 
 def _read_file(path, min_side):
     Image = import_pillow()
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ImageError(f"the image must be a regular file, got another: {path}.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                drafted = min_side and image.draft(None, (min_side, min_side))
-                box = drafted[1] if drafted else (0, 0, *image.size)
-                box = _turned(box, image.size, image.getexif().get(_ORIENTATION, 1))
-                return _from_pil(image, str(path)), box
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > (Image.MAX_IMAGE_PIXELS or np.inf):
+                raise ImageError(
+                    f"the image must have at most {Image.MAX_IMAGE_PIXELS:,} pixels "
+                    f"(PIL.Image.MAX_IMAGE_PIXELS), got {width} x {height}: {path}."
+                )
+            drafted = min_side and image.draft(None, (min_side, min_side))
+            if drafted:
+                box, size = drafted[1], image.size
+                return _from_pil(image, str(path)), _turned(
+                    box, size, _orientation(image)
+                )
+            rgb = _from_pil(image, str(path))
+            return rgb, (0, 0, rgb.shape[1], rgb.shape[0])
     except ImageError:
         raise
     except Exception as error:  # decoders of broken files raise almost anything
         raise ImageError(
             f"the image must be readable, got {_explain(error)} for {path}."
         ) from error
+
+
+def _orientation(image):
+    """How an image must be turned; 1, not at all, where its EXIF data is damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # readers of broken data raise almost anything
+        return 1
 
 
 def _turned(box, size, orientation):
@@ -504,19 +521,18 @@ def _from_pil(image, name):
         )
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(
-                f"the image must have 8 or 16 bits per channel, got values from "
-                f"{values.min()} to {values.max()} in {name}."
-            )
-        return _to_rgb((values / 65535.0)[np.newaxis], name)[0]
-    if image.mode == "F":
+    if 0 in image.size:
+        raise ImageError(f"{name} must have pixels, got size {image.size}.")
+    file_format = image.format  # of which a turned copy knows nothing
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    # Older releases of Pillow read PNG files of 16 bits as 32.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
+        return _to_rgb((np.asarray(image) / 65535.0)[np.newaxis], name)[0]
+    if image.mode in ("I", "F"):
         raise ImageError(
-            f"the image must have 8 or 16 bits per channel, got float in {name}; load "
-            "it as an array scaled to 0..1."
+            f"the image must have 8 or 16 bits per channel, got mode {image.mode!r} of "
+            f"32 in {name}; load it as an array scaled to 0..1."
         )
     if (
         "A" in image.getbands()

@@ -20,7 +20,6 @@ from sklearn_p2l._compat import load_networks, progress_bar
 from sklearn_p2l._files import hash_file
 from sklearn_p2l._workers import (
     as_worker,
-    one_training_at_a_time,
     replacing_workers,
     this_process,
 )
@@ -194,8 +193,7 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
     def compute(kind, X):
         networks = load_networks()
         if not opened:
-            with one_training_at_a_time:
-                opened.append(_open(source, image_size, "probabilities" in kinds))
+            opened.append(_open(source, image_size, "probabilities" in kinds))
         batches = opened[0].read(X, 32)
         where = dict(precision="auto", device=networks.choose_device(device))
         if kind == "features":

@@ -6,12 +6,11 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sklearn_p2l._compat import Interval, StrOptions, _fit_context, load_networks
 from sklearn_p2l.task import as_labelled
-from sklearn_p2l.tuning._progress import progress_of
+from sklearn_p2l.tuning._progress import progress_of, warn_of_convergence
 from sklearn_p2l.tuning._settings import check_settings, recipe_of
 from sklearn_p2l.tuning._targets import (
     encode,
@@ -454,12 +453,10 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
             go_on = "Call fit again to train it from the start."
             if self.checkpoint_folder is not None:
                 go_on = f"Call fit again to go on, by {self.checkpoint_folder}."
-            warnings.warn(
+            warn_of_convergence(
                 f"Training was interrupted after {len(run.history)} of {recipe.epochs} "
                 "epochs; the classifier is fitted with the weights it has reached. "
-                + go_on,
-                ConvergenceWarning,
-                stacklevel=4,
+                + go_on
             )
             return
         if run.without_probe:
@@ -482,12 +479,10 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
                 remedy = "another start, or a body_learning_rate_multiplier above 0"
             elif not self.scale_features:
                 remedy = f"scale_features=True, {remedy}"
-            warnings.warn(
+            warn_of_convergence(
                 f"Training {what} than always giving the shares of the classes: the "
                 f"loss at the end is {run.loss:.4g}, that of the shares "
-                f"{run.constant_loss:.4g}. Pass {remedy}, and check the labels.",
-                ConvergenceWarning,
-                stacklevel=4,
+                f"{run.constant_loss:.4g}. Pass {remedy}, and check the labels."
             )
 
     def __sklearn_tags__(self):

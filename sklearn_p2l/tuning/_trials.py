@@ -8,7 +8,6 @@ from numbers import Integral
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import (
     GroupKFold,
@@ -26,11 +25,11 @@ from sklearn_p2l._compat import (
 from sklearn_p2l._workers import (
     as_worker,
     no_interrupt_lost,
-    one_training_at_a_time,
     replacing_workers,
     this_process,
 )
 from sklearn_p2l.samples import take
+from sklearn_p2l.tuning._progress import without_convergence_warnings
 
 # Below so many samples a single part to validate on says too little.
 FEW_SAMPLES = 1000
@@ -139,11 +138,9 @@ def _try(
     estimator = clone(estimator)
     params = _check_method_params(y, fit_params, train)
     with (
-        one_training_at_a_time,
         as_worker(n_workers, parent, getattr(estimator, "device", None)),
-        warnings.catch_warnings(),
+        without_convergence_warnings(),  # its score tells
     ):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # its score tells
         with no_interrupt_lost():
             try:
                 estimator.fit(take(X, train), _safe_indexing(y, train), **params)
