@@ -2,9 +2,20 @@
 
 import hashlib
 import os
+import re
+import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may then repeat one another's work
+    fcntl = None
+
+# What atomic_write calls a file that is not finished; an old one nobody will finish.
+_UNFINISHED = re.compile(r"\..+-[0-9a-f]{32}")
+_SECONDS_TO_FINISH = 24 * 3600
 
 
 @contextmanager
@@ -15,10 +26,52 @@ def atomic_write(path):
     try:
         with open(unfinished, "xb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # before the name is: a power cut comes in between
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def forget_unfinished(folder):
+    """Delete what writers that were killed have left in a folder, a day ago or more."""
+    for path in Path(folder).glob(".*-*"):
+        try:
+            age = time.time() - path.stat().st_mtime
+            if _UNFINISHED.fullmatch(path.name) and age > _SECONDS_TO_FINISH:
+                path.unlink()
+        except OSError:  # another process was faster
+            pass
+
+
+@contextmanager
+def one_at_a_time(folder):
+    """Wait until no other process is inside for this folder, which is there."""
+    with open(Path(folder) / ".lock", "a") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # no locks on this file system
+            pass
+        yield
+
+
+def lock_now(file):
+    """Lock an open file; False if another process has done so."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system: work may be done twice
+        return True
+    return True
+
+
+def short_name(name, n_bytes):
+    """Letters, digits and underscores of a name that fit into so many bytes."""
+    safe = re.sub(r"\W", "_", name).encode("utf-8", "replace")
+    return safe[:n_bytes].decode("utf-8", "ignore")
 
 
 def hash_file(path):

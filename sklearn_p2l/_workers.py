@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import socket
+import stat
 import tempfile
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +15,12 @@ from pathlib import Path
 import joblib
 
 from sklearn_p2l._compat import load_networks
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may then repeat one another's work
-    fcntl = None
+from sklearn_p2l._files import fcntl, lock_now
 
 # The file that holds this worker process's claim on a GPU, open as long as it lives.
 _gpu_claim = None
+# The thread that ends this worker process when its parent is gone.
+_watcher = None
 
 
 @contextmanager
@@ -71,10 +71,28 @@ def as_worker(n_workers, parent, device):
     """
     networks, n_threads = load_networks(), None
     if this_process() != parent:
+        _end_with_the_parent()
         bind_to_gpu(device)
         n_threads = max(1, joblib.cpu_count() // n_workers)
     with networks.at_most_threads(n_threads):
         yield
+
+
+def _end_with_the_parent():
+    """Watch, from now on, whether the process that started this worker is there.
+
+    One that was killed cannot end its workers, which would wait for work for ever.
+    """
+    global _watcher
+    if _watcher is None:
+        _watcher = threading.Thread(target=_watch, args=(os.getppid(),), daemon=True)
+        _watcher.start()
+
+
+def _watch(parent):
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 @contextmanager
@@ -87,22 +105,12 @@ def claim(path):
         yield True
         return
     with open(path, "w") as file:
-        claimed = _lock(file)
+        claimed = lock_now(file)
         try:
             yield claimed
         finally:
             if claimed:
                 path.unlink(missing_ok=True)
-
-
-def _lock(file):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks on this file system: work may be done twice
-        return True
-    return True
 
 
 def bind_to_gpu(device):
@@ -115,14 +123,31 @@ def bind_to_gpu(device):
     if len(gpus) < 2:
         return
     chosen = gpus[os.getpid() % len(gpus)]
-    for gpu in gpus:
-        name = re.sub(r"\W", "_", f"sklearn-p2l-{os.getuid()}-gpu-{gpu}")
-        file = open(Path(tempfile.gettempdir()) / f"{name}.lock", "w")
-        if _lock(file):
+    folder = _own_folder()
+    for gpu in gpus if folder else ():
+        name = re.sub(r"\W", "_", f"gpu-{gpu}")
+        file = open(folder / f"{name}.lock", "w")
+        if lock_now(file):
             _gpu_claim, chosen = file, gpu
             break
         file.close()
     os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+
+
+def _own_folder():
+    """A temporary folder that is this user's alone; None if there cannot be one.
+
+    Its name can be foretold, so that processes meet in it: what others have put there
+    in its place, or a link, is not used.
+    """
+    folder = Path(tempfile.gettempdir()) / f"sklearn-p2l-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    mine = status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return folder if mine and stat.S_ISDIR(status.st_mode) else None
 
 
 def this_process():

@@ -29,7 +29,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
-from sklearn_p2l._files import atomic_write, hash_file
+from sklearn_p2l._files import (
+    atomic_write,
+    forget_unfinished,
+    hash_file,
+    one_at_a_time,
+    short_name,
+)
 from sklearn_p2l.catalog._source import (
     check_columns,
     check_details,
@@ -101,6 +107,12 @@ def write_catalog(
                 "catalog without it."
             )
     folder.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder):
+        forget_unfinished(folder)
+        _write(folder, records, embeddings, class_means, fingerprint, unknown, copied)
+
+
+def _write(folder, records, embeddings, class_means, fingerprint, unknown, copied):
     stored = [_stored(record, folder, copied) for record in records]
     for record, means in zip(stored, class_means):
         if means is not None:
@@ -114,16 +126,38 @@ def write_catalog(
     if known:
         content["class_means"] = _write_array(folder, "class_means", np.vstack(known))
     content["sources"] = stored
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, indent=1, allow_nan=False)
     replaced = _arrays_in(folder)
     with atomic_write(folder / _FILE) as file:
-        file.write(text.encode())
+        file.write(text.encode("ascii"))
     for name in replaced - {content.get(key) for key in _ARRAYS}:
         (folder / name).unlink(missing_ok=True)
 
 
 def read_catalog(folder):
-    """Return the content of a folder, checked, as SourceCatalog._make takes it."""
+    """Return the content of a folder, checked, as SourceCatalog._make takes it.
+
+    A save may come in between what is read: then it is read again.
+    """
+    while True:
+        before = _state_of(folder)
+        try:
+            return _read(folder)
+        except ValueError:
+            if _state_of(folder) == before:
+                raise
+
+
+def _state_of(folder):
+    """What changes when catalog.json is replaced."""
+    try:
+        status = os.stat(folder / _FILE)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _read(folder):
     content = _read_json(folder)
     file = folder / _FILE
     sources = content.get("sources")
@@ -389,8 +423,8 @@ def _copy_in(checkpoint, folder, name):
 
     Its name holds a hash of its content, so nothing that is there is overwritten.
     """
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name[:80])
-    file_name = f"{safe}-{hash_file(checkpoint)[:16]}{checkpoint.suffix}"
+    digest = hash_file(checkpoint)
+    file_name = f"{short_name(name, 80)}-{digest[:16]}{checkpoint.suffix}"
     stored = folder / "checkpoints" / file_name
     if not _stays_in(stored.parent, folder):
         raise ValueError(
@@ -398,7 +432,7 @@ def _copy_in(checkpoint, folder, name):
             "out of it; remove it."
         )
     same = stored.is_file() and _stays_in(stored, folder)
-    if not same or stored.stat().st_size != checkpoint.stat().st_size:
+    if not same or hash_file(stored) != digest:
         stored.parent.mkdir(exist_ok=True)
         with open(checkpoint, "rb") as source, atomic_write(stored) as target:
             shutil.copyfileobj(source, target)

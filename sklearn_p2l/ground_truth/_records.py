@@ -6,7 +6,6 @@ several processes can share it in one folder.
 
 import hashlib
 import json
-import re
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import sklearn
 from joblib import Parallel, delayed, effective_n_jobs
 
 from sklearn_p2l._compat import progress_bar
-from sklearn_p2l._files import atomic_write
+from sklearn_p2l._files import atomic_write, forget_unfinished, short_name
 from sklearn_p2l._version import __version__
 from sklearn_p2l._workers import (
     as_worker,
@@ -50,6 +49,7 @@ def complete(jobs, *, n_jobs, verbose, description):
     """
     for folder in {path.parent for path, *_ in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
+        forget_unfinished(folder)
     pending = [job for job in jobs if read_record(job[0]) is None]
     settings = dict(n_workers=effective_n_jobs(n_jobs), parent=this_process())
     with (
@@ -102,9 +102,9 @@ def run_job(path, function, arguments, *, n_workers, parent):
                 raise
         record["seconds"] = time.perf_counter() - start
         record["versions"] = _versions()
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(record, indent=1, allow_nan=False)
         with atomic_write(path) as file:
-            file.write(text.encode())
+            file.write(text.encode("ascii"))
         return True
 
 
@@ -121,7 +121,7 @@ def file_name(*parts):
     """Make a readable and unique file name out of names of any kind."""
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
     names = ["no_transfer" if part is None else str(part) for part in parts]
-    readable = "--".join(re.sub(r"\W", "_", name)[:40] for name in names)
+    readable = "--".join(short_name(name, 40) for name in names)
     return f"{readable}--{digest}.json"
 
 

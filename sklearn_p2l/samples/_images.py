@@ -280,7 +280,7 @@ class _Images(Modality):
     def content_key(self, dataset):
         dataset = expand(dataset)
         if isinstance(dataset, np.ndarray) and dataset.dtype.kind in "uif":
-            return joblib.hash(np.asarray(dataset))
+            return joblib.hash(np.ascontiguousarray(dataset))
         if not is_sequence(dataset):
             return None
         keys = [_content_of_image(image) for image in dataset]
@@ -303,7 +303,7 @@ def _content_of_image(image):
         status = os.stat(image)
         return os.path.abspath(image), status.st_size, status.st_mtime_ns
     if isinstance(image, np.ndarray):
-        return joblib.hash(np.asarray(image))
+        return joblib.hash(np.ascontiguousarray(image))
     if hasattr(image, "getbands"):
         try:  # as the network will see it
             return joblib.hash(read_image(image, "image")[0])

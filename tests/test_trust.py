@@ -1,0 +1,303 @@
+"""Promises to who runs this unattended: found by attack, mended, and kept so."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, make_scorer
+
+from sklearn_p2l import NetworkClassifier, Source, SourceCatalog, Task, networks
+from sklearn_p2l._files import atomic_write, forget_unfinished, short_name
+from sklearn_p2l._workers import _own_folder
+from sklearn_p2l.ground_truth import measure_improvement
+from sklearn_p2l.ground_truth._protocol import describe
+from sklearn_p2l.ground_truth._records import file_name
+from sklearn_p2l.samples import content_key
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+# -- what a scorer does, not what it is called ---------------------------------------
+
+
+def by_closure(beta):
+    def scorer(estimator, X, y):
+        return beta * estimator.score(X, y)
+
+    return scorer
+
+
+def by_default(beta):
+    def scorer(estimator, X, y, weight=beta):
+        return weight * estimator.score(X, y)
+
+    return scorer
+
+
+class Slotted:
+    __slots__ = ("beta",)
+
+    def __init__(self, beta):
+        self.beta = beta
+
+    def __call__(self, estimator, X, y):
+        return self.beta * estimator.score(X, y)
+
+    def method(self, estimator, X, y):
+        return self(estimator, X, y)
+
+
+def by_method(beta):
+    return Slotted(beta).method
+
+
+def by_metric(beta):
+    return make_scorer(f1_score, average="macro", pos_label=beta)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [by_closure, by_default, Slotted, by_method, by_metric, partial(partial, max)],
+)
+def test_scorers_that_do_another_thing_are_others(make):
+    one, same, other = (json.dumps(describe(make(b))) for b in (1.0, 1.0, 2.0))
+    assert one == same != other
+
+
+def test_a_scorer_that_knows_itself_is_described():
+    def again(n):
+        return n and again(n - 1)
+
+    assert "itself" in json.dumps(describe(again))
+
+
+def test_what_cannot_be_told_is_refused():
+    with open(os.devnull) as file, pytest.raises(ValueError, match="cannot be told"):
+        describe(file)
+
+
+@pytest.fixture
+def measured(zoo, dark_and_light, tmp_path):
+    """How improvements of one source are measured, in a folder."""
+    X, y = dark_and_light
+    task = Task(X[:30], y[:30], X_test=X[30:], y_test=y[30:])
+    classifier = NetworkClassifier(image_size=16, epochs=1)
+
+    def measure(folder="measured", targets=None, **settings):
+        return measure_improvement(
+            {"tones": task} if targets is None else targets,
+            zoo[["digits_0_to_4"]],
+            classifier,
+            folder=tmp_path / folder,
+            verbose=0,
+            **settings,
+        )
+
+    measure.task = task
+    return measure
+
+
+def test_another_scorers_numbers_are_not_taken(measured):
+    measured(scoring=by_closure(1.0))
+    with pytest.raises(ValueError, match="one protocol.*scoring"):
+        measured(scoring=by_closure(2.0))
+
+
+# -- records -------------------------------------------------------------------------
+
+WRONG = {
+    "{}": "protocol",
+    '{"performance": NaN}': "performance nan",
+    "null performance": "performance None",
+    "another target": "target 'other'",
+    "another source": "source 'other'",
+    "another seed": "seed 7",
+    "text": "performance 'good'",
+    "error 3": "error 3",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_record_that_is_another_is_refused(measured, kind, tmp_path):
+    expected = measured().improvements
+    path = tmp_path / "measured" / file_name("tones", "digits_0_to_4", 0)
+    record = json.loads(path.read_text())
+    changes = {
+        "null performance": {"performance": None},
+        "another target": {"target": "other"},
+        "another source": {"source": "other"},
+        "another seed": {"seed": 7},
+        "text": {"performance": "good"},
+        "error 3": {"error": 3},
+        '{"performance": NaN}': {"performance": float("nan")},
+    }
+    changed = record | changes[kind] if kind in changes else {}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=f"{path.name} must be .*{WRONG[kind]}"):
+        measured()
+    path.unlink()  # the remedy
+    assert measured().improvements.equals(expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["漢字" * 17, "a\udcff", "x" * 300, "../../up", "a\nb\0c"]
+)
+def test_targets_of_any_name_are_measured(measured, name):
+    for _ in range(2):
+        table = measured(targets={name: measured.task}).improvements
+        assert list(table.index) == [name] and table.notna().all(axis=None)
+
+
+def test_short_names_fit_a_file_system():
+    for name in ("漢" * 100, "a" * 100, "é\udcff/.."):
+        short = short_name(name, 40)
+        assert len(short.encode()) <= 40 and not set(short) & set("/.\0")
+
+
+# -- the same is the same ------------------------------------------------------------
+
+
+def test_equal_weights_make_equal_files(tmp_path, rng):
+    arrays = {"b": rng.random((2, 3), np.float32), "a": np.arange(3)}
+    metadata = {name: name for name in ("image_size", "architecture", "classes", "x")}
+    for number in range(8):
+        networks.write_checkpoint(tmp_path / f"{number}", arrays, metadata)
+    assert len({(tmp_path / f"{n}").read_bytes() for n in range(8)}) == 1
+    state, kept = networks.weights.read_checkpoint(
+        (tmp_path / "0").rename(tmp_path / "0.safetensors")
+    )
+    assert kept == metadata
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(state[key].numpy(), value)
+
+
+def test_equal_images_have_equal_keys(rng):
+    images = rng.integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
+    strided = np.repeat(images, 2, axis=2)[:, :, ::2]
+    for other in (np.asfortranarray(images), strided):
+        np.testing.assert_array_equal(other, images)
+        assert content_key(other) == content_key(images)
+        assert content_key(list(other)) == content_key(list(images))
+
+
+# -- files ---------------------------------------------------------------------------
+
+
+def a_catalog(number, n=20):
+    vectors = np.random.default_rng(number).random((n, 8)).astype(np.float32)
+    names = [f"s{i}" for i in range(n)]
+    return SourceCatalog.from_arrays(vectors, sizes=np.arange(1, n + 1), names=names)
+
+
+def save_and_load(folder, number):
+    catalog = a_catalog(number)
+    catalog.save(folder)
+    return SourceCatalog.load(folder)
+
+
+def test_saves_and_loads_at_once_lose_nothing(tmp_path):
+    known = [a_catalog(number) for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(save_and_load, tmp_path, i % 4) for i in range(120)]
+        for job in jobs:
+            assert job.result() in known
+    assert SourceCatalog.load(tmp_path) in known
+
+
+def test_saving_again_repairs_what_was_damaged(tmp_path, zoo):
+    folder = tmp_path / "zoo"
+    zoo.save(folder, copy_checkpoints=True)
+    expected = SourceCatalog.load(folder)
+    whole = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for path, content in whole.items():
+        if path.suffix in (".npy", ".safetensors"):
+            damaged = bytes(len(content)) if path.suffix == ".npy" else content[:-7]
+            path.write_bytes(damaged)
+    zoo.save(folder, copy_checkpoints=True)
+    assert SourceCatalog.load(folder) == expected
+    assert {p: p.read_bytes() for p in whole} == whole
+
+
+def test_names_of_sources_may_be_anything(tmp_path, zoo):
+    names = ["漢" * 90, "a\udcff", "../up"]
+    checkpoint = zoo[0].checkpoint
+    catalog = SourceCatalog([Source(n, checkpoint=checkpoint) for n in names])
+    catalog.save(tmp_path / "zoo", copy_checkpoints=True)
+    assert SourceCatalog.load(tmp_path / "zoo").names == tuple(names)
+
+
+def test_what_killed_writers_left_goes_after_a_day(tmp_path):
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "a") as file:
+        file.write(b"half")
+        raise RuntimeError
+    old, new = (tmp_path / f".a.json-{digit * 32}" for digit in "ab")
+    for path in (old, new, tmp_path / ".other-file"):
+        path.write_bytes(b"half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for path in (old, tmp_path / ".other-file"):
+        os.utime(path, (two_days_ago, two_days_ago))
+    forget_unfinished(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {new.name, ".other-file"}
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no users on this system")
+def test_a_link_in_the_place_of_the_gpu_locks_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert _own_folder().is_dir() and _own_folder().stat().st_mode & 0o777 == 0o700
+    place = _own_folder()
+    place.rmdir()
+    (tmp_path / "victim").mkdir(mode=0o755)
+    place.symlink_to(tmp_path / "victim")
+    assert _own_folder() is None
+    place.unlink()
+    place.mkdir()
+    place.chmod(0o777)  # anybody could have put a link into it
+    assert _own_folder() is None
+
+
+# -- processes -----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+def test_workers_end_when_their_parent_was_killed(tmp_path):
+    script = textwrap.dedent(
+        """
+        import os, sys, time
+        from joblib import Parallel, delayed
+        from sklearn_p2l._workers import as_worker, this_process
+
+        def work(parent, path):
+            with as_worker(2, parent, "cpu"):
+                open(path, "w").write(str(os.getpid()))
+                time.sleep(60)
+
+        if __name__ == "__main__":
+            folder, parent = sys.argv[1], this_process()
+            jobs = [delayed(work)(parent, f"{folder}/{i}") for i in range(2)]
+            Parallel(n_jobs=2)(jobs)
+        """
+    )
+    (tmp_path / "work.py").write_text(script)
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, tmp_path / "work.py", folder])
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        pids = [p.read_text() for p in folder.iterdir()]
+        if len(pids) == 2 and all(pids):
+            break
+        time.sleep(0.1)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while time.time() < deadline and any(Path("/proc", pid).exists() for pid in pids):
+        time.sleep(0.1)
+    assert len(pids) == 2 and not any(Path("/proc", pid).exists() for pid in pids)
