@@ -38,7 +38,10 @@ def main(argv=None):
 
 
 def _tell(kind, text="", code=2):
-    print(" ".join(f"p2l: {kind}{text}".splitlines()), file=sys.stderr)
+    line = " ".join(f"p2l: {kind}{text}".splitlines())
+    # Names come from strangers, too: none of them moves the cursor or rings a bell.
+    shown = (c if c.isprintable() else repr(c)[1:-1] for c in line)
+    print("".join(shown), file=sys.stderr)
     return code
 
 

@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, make_scorer
 
-from sklearn_p2l import NetworkClassifier, Source, SourceCatalog, Task, networks
+from sklearn_p2l import (
+    NetworkClassifier,
+    Source,
+    SourceCatalog,
+    SourceSelector,
+    Task,
+    networks,
+)
 from sklearn_p2l._files import atomic_write, forget_unfinished, short_name
 from sklearn_p2l._workers import _own_folder
 from sklearn_p2l.ground_truth import measure_improvement
@@ -262,6 +269,83 @@ def test_a_link_in_the_place_of_the_gpu_locks_is_not_followed(tmp_path, monkeypa
     place.mkdir()
     place.chmod(0o777)  # anybody could have put a link into it
     assert _own_folder() is None
+
+
+# -- what strangers write ------------------------------------------------------------
+
+
+def test_a_checkpoint_names_no_file_to_read(tmp_path):
+    """What it said would be in an error message, and in a record."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password 1 2 3")
+    pcnn = json.loads(networks.PCNN(["a", "b"]).describe())
+    file = tmp_path / "a.safetensors"
+    hostile = {
+        "word_vectors": str(secret),
+        "num_classes": 10**12,
+        "word_size": 10**9,
+        "n_filters": "many",
+        "dropout": 10**30,
+        "vocabulary": {"a": 1},
+        "kernel_size": True,
+    }
+    for key, value in hostile.items():
+        metadata = {"architecture": "pcnn", "pcnn": json.dumps(pcnn | {key: value})}
+        networks.write_checkpoint(file, {"a": np.zeros(1, np.float32)}, metadata)
+        with pytest.raises(
+            ValueError, match="must be what PCNN.describe wrote"
+        ) as told:
+            networks.open_network(file, weights=None)
+        assert "password" not in str(told.value)
+    for text in ("{", "[]", "null", '{"a": ' * 5000):
+        networks.write_checkpoint(
+            file, {"a": np.zeros(1, np.float32)}, {"architecture": "pcnn", "pcnn": text}
+        )
+        with pytest.raises(ValueError, match="must be what PCNN.describe wrote"):
+            networks.open_network(file, weights=None)
+
+
+@pytest.mark.parametrize("size", ["abc", "-3", "1e3", "9" * 30, "٣"])
+def test_a_checkpoint_with_another_image_size_is_refused(tmp_path, zoo, size):
+    network = networks.open_network("small_resnet", weights=None)
+    metadata = {"architecture": "small_resnet", "image_size": size}
+    file = tmp_path / "a.safetensors"
+    networks.write_checkpoint(file, networks.get_weights(network.model), metadata)
+    if size == "٣":  # three, in Arabic
+        assert networks.open_network(file, weights=None).image_size == 3
+        return
+    with pytest.raises(ValueError, match="number of pixels up to 10,000, got"):
+        networks.open_network(file, weights=None)
+
+
+def test_names_of_strangers_do_nothing_to_a_terminal(tmp_path, capsys, zoo):
+    from sklearn_p2l.__main__ import main
+
+    name = "a\x1b[2Jb\x07\udcff"
+    SourceCatalog([Source(name, size=3, metadata={"\x1b": "\x1b"})]).save(tmp_path)
+    for command in (["list"], ["show", name], ["show", "\x1b[2J"]):
+        main(["catalog", command[0], str(tmp_path), *command[1:]])
+        told = capsys.readouterr()
+        assert all(c.isprintable() or c == "\n" for c in told.out + told.err)
+
+
+# -- nothing is ranked silently ------------------------------------------------------
+
+
+def test_a_target_without_candidates_is_refused():
+    vectors = np.array([[0.25, 0.75], [0.5, 0.5]])
+    selector = SourceSelector(vectors[:1], sizes=[10], k=-1.0, exclude_self=True)
+    selector.fit(vectors)
+    for rank in (selector.predict, partial(selector.predict_top, n_top=1)):
+        with pytest.raises(ValueError, match="got none for the one in row 0"):
+            rank(vectors)
+        assert rank(vectors[1:]).tolist() == [[0]]
+
+
+def test_tiny_distances_still_rank():
+    D = np.array([[3e-13, 1e-13, 2e-13]])
+    selector = SourceSelector(metric="precomputed", sizes=[5, 5, 5], k=-1.0).fit(D)
+    assert selector.predict(D).tolist() == [[1, 2, 0]]
 
 
 # -- processes -----------------------------------------------------------------------

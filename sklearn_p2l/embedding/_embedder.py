@@ -455,12 +455,12 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         )
 
     def _key(self, dataset, labels, number):
-        """What a summary depends on: content and settings; None where not known."""
+        """What a summary depends on: content and settings; None where unknown."""
         with naming(number):
             content = None if self.layer_ is None else content_key(dataset)
         settings = (self.fingerprint_, self.precision, self.on_error)
         if self.max_samples is not None:
-            settings += (self.max_samples, self.tolerance, self.seed_)
+            settings += (self.max_samples, self.tolerance, self.seed_, self.batch_size)
         if labels is not None:
             settings += (joblib.hash(labels),)
         return None if content is None else (content, settings)

@@ -300,10 +300,11 @@ def _image_size(estimator, sources):
         return estimator.image_size
     read = load_networks().checkpoint_metadata
     files = [s.checkpoint for s in sources if not is_published(s.checkpoint)]
-    sizes = {int(read(file).get("image_size") or 0) or None for file in files}
-    if len(sizes) > 1:
+    sizes = {read(file).get("image_size") for file in files}
+    if len(sizes) > 1 or not all(s is None or s.isdecimal() for s in sizes):
         raise ValueError(
-            "estimator must have an image_size where the sources were trained at "
-            f"several, got None and {sorted(map(str, sizes))}."
+            "estimator must have an image_size where the sources were not trained at "
+            f"one that is known, got None and {sorted(map(str, sizes))}."
         )
-    return sizes.pop() if sizes else None
+    size = sizes.pop() if sizes else None
+    return int(size) if size else None

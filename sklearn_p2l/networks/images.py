@@ -14,6 +14,9 @@ from sklearn_p2l.networks.preprocessing import Preprocessing
 from sklearn_p2l.networks.weights import hash_weights
 from sklearn_p2l.samples import IMAGES, image_batches
 
+# What a checkpoint may say about the size of its images.
+_LARGEST_SIDE = 10_000
+
 # Larger inputs are kept in a temporary file rather than in memory.
 _IN_MEMORY_BYTES = 2 * 2**30
 
@@ -206,8 +209,13 @@ def pool(responses: torch.Tensor) -> torch.Tensor:
 
 def size_of(settings: Settings) -> int | None:
     """Side of images that is asked for, else trained with; None for the usual one."""
-    trained_at = int(settings.metadata.get("image_size") or 0)
-    return settings.image_size or trained_at or None
+    told = settings.metadata.get("image_size") or "0"
+    if not (told.isdecimal() and int(told) <= _LARGEST_SIDE):
+        raise ValueError(
+            "image_size in the metadata of a checkpoint must be a number of pixels up "
+            f"to {_LARGEST_SIDE:,}, got {told!r:.40}; write the checkpoint again."
+        )
+    return settings.image_size or int(told) or None
 
 
 def _stack(images: Sequence[np.ndarray]) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """PCNN: a network that reads all contexts of a pair of entities at once."""
 
+import inspect
 import json
 import os
 import zlib
@@ -24,6 +25,8 @@ from sklearn_p2l.samples import (
 )
 
 _EMBEDDING_STD = 0.1
+# What a checkpoint may say about itself: 4 GB of weights.
+_MOST = 1_000_000_000
 
 
 @dataclass
@@ -206,8 +209,17 @@ class PCNN(nn.Module):
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "PCNN":
-        """Build the network that a checkpoint describes."""
-        return cls(**json.loads(metadata["pcnn"]))
+        """Build the network that a checkpoint describes; it names no file to read."""
+        try:
+            described = json.loads(metadata["pcnn"])
+            vocabulary = described.pop("vocabulary")
+            _check_described(vocabulary, described)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+            raise ValueError(
+                "the metadata 'pcnn' of a checkpoint must be what PCNN.describe wrote, "
+                f"got {metadata['pcnn']!r:.120} ({err}); write the checkpoint again."
+            ) from err
+        return cls(vocabulary, **described)
 
     def encode(self, bags: Sequence[Bag]) -> BagBatch:
         """Turn bags into numbers."""
@@ -372,6 +384,31 @@ class RelationNetwork(Network):
 
     def features_hash(self) -> str:
         return hash_weights(self.model, but=self.head)
+
+
+def _check_described(vocabulary: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of another kind, and those of networks beyond all memory."""
+    parameters = inspect.signature(PCNN.__init__).parameters.values()
+    known = {p.name: p.default for p in parameters if type(p.default) in (int, float)}
+    known.pop("num_classes")
+    if set(settings) - set(known):
+        raise ValueError(f"it has no {sorted(set(settings) - set(known))}")
+    if not isinstance(vocabulary, list) or {*map(type, vocabulary)} - {str}:
+        raise ValueError("its vocabulary is a list of words")
+    for name, value in settings.items():
+        if type(value) is not type(known[name]) or not 0 <= value <= _MOST:
+            raise ValueError(f"its {name} is a number from 0 to {_MOST:,}")
+    sizes = known | settings
+    n_words = len(vocabulary) + sizes["n_buckets"]
+    width = sizes["word_size"] + 2 * sizes["position_size"]
+    n_weights = (
+        n_words * sizes["word_size"]
+        + 4 * sizes["max_distance"] * sizes["position_size"]
+        + sizes["kernel_size"] * width * sizes["n_filters"]
+        + (3 * sizes["n_filters"] + sizes["n_features"]) * sizes["n_features"]
+    )
+    if n_weights > _MOST:
+        raise ValueError(f"it has at most {_MOST:,} weights, not {n_weights:,}")
 
 
 class PCNNFamily(Family):

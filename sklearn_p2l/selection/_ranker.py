@@ -76,8 +76,14 @@ class RankingMixin(metaclass=ABCMeta):
             Names of the sources, best first: ``[:, 0]`` are the picks. Equal scores
             keep the order of the catalog. Sources given as an array have no names and
             are ranked by their index, as int.
+
+        Raises
+        ------
+        ValueError
+            If a target has no source that it may use.
         """
         E = self.decision_function(X)
+        _check_candidates(E)
         self._check_pick(E)
         return self._names(self._order(E))
 
@@ -109,6 +115,7 @@ class RankingMixin(metaclass=ABCMeta):
                 f"n_top must be an integer from 1 to {n_sources}, the number of "
                 f"sources, got {n_top!r}."
             )
+        _check_candidates(E)
         self._check_pick(E)
         return self._names(self._order(E, n_top))
 
@@ -227,6 +234,17 @@ class RankingMixin(metaclass=ABCMeta):
             check_same_fingerprint(fingerprint, self.sources_.fingerprint, "X")
             self.fingerprint_ = self.sources_.fingerprint or fingerprint
         return X
+
+
+def _check_candidates(E):
+    """Refuse to rank what is no candidate, which would look like any other ranking."""
+    empty = np.isneginf(E).all(axis=1)
+    if empty.any():
+        raise ValueError(
+            "every target must have a source that may be used, got none for the one "
+            f"in row {int(np.argmax(empty))}: with exclude_self=True, a source that is "
+            "the target itself is none; add other sources."
+        )
 
 
 class DivergenceMixin:
@@ -397,7 +415,7 @@ def zscore(values, mean=None, spread=None):
     deviation = np.where(known, values - mean, 0.0)
     if spread is None:
         spread = np.sqrt((deviation**2).sum(axis=1, keepdims=True) / count)
-    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=1, keepdims=True))
+    flat = spread <= 1e-12 * np.abs(values).max(axis=1, keepdims=True)
     return np.round(deviation / np.where(flat, np.inf, spread), 10)
 
 
