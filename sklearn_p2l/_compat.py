@@ -40,8 +40,13 @@ __all__ = [
 
 
 def is_missing(label):
-    """Tell whether a label is None, NaN or pandas' NA."""
-    return label is None or is_scalar_nan(label) or is_pandas_na(label)
+    """Tell whether a label is None, NaN, not a time, or pandas' NA."""
+    if label is None or is_scalar_nan(label) or is_pandas_na(label):
+        return True
+    try:
+        return bool(label != label)
+    except (TypeError, ValueError):  # an array, for one
+        return False
 
 
 def load_networks():

@@ -24,6 +24,7 @@ from sklearn_p2l import (
     networks,
 )
 from sklearn_p2l.__main__ import main
+from sklearn_p2l.datasets import load_zoo
 
 NETWORK = ["--backbone", "small_resnet", "--weights", "none", "--image-size", "16"]
 # Most tests train for a moment, which often teaches nothing.
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 TRAINING = ["--image-size", "16", "--epochs", "12", "--quiet"]
+SCRATCH = ["--backbone", "small_resnet", *TRAINING]
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +286,41 @@ def test_rank_agrees_with_the_selector(p2l, zoo, folders):
     assert title == "red (k = -0.7, kl)"
     assert header.split()[:4] == ["rank", "source", "size", "E"]
     assert [row.split()[1] for row in rows] == names[:2]
+
+
+def test_without_a_catalog_the_zoo_is_ranked(p2l, folders):
+    """By k as what was measured with it teaches, or by evidence with its chances."""
+    zoo = load_zoo()
+    _, out, err = p2l("rank", folders, "--format", "json", "--quiet")
+    result = json.loads(out)
+    selector = SourceSelector(zoo.sources).fit(zoo.vectors, zoo.improvements)
+    assert (result["k"], err) == (selector.k_, "")
+    task = Task.from_folder(folders)
+    expected = selector.predict(zoo.embedder.fit_transform([task]))[0]
+    assert [row["source"] for row in result["ranking"]] == expected.tolist()
+    result = json.loads(p2l("rank", folders, "--format", "json", "--k", "-1")[1])
+    assert result["k"] == -1
+
+    rank = ["rank", folders, "--evidence", "--quiet"]
+    result = json.loads(p2l(*rank, "--format", "json")[1])
+    evidence = EvidenceSelector(zoo.sources, embedder=zoo.embedder)
+    evidence.fit(zoo.vectors, zoo.improvements, scores=zoo.scores)
+    names = [row["source"] for row in result["ranking"]]
+    assert names == evidence.predict([task])[0].tolist()
+    assert result["weights"] == evidence.weights_
+    assert 0.8 <= result["p_best_among_them"] <= 1
+    assert "the best is among them with a chance of" in p2l(*rank)[1]
+
+
+def test_tune_without_a_catalog_starts_from_the_zoo(p2l, folders, tmp_path):
+    model = tmp_path / "model.safetensors"
+    _, out, _ = p2l("rank", folders, "--format", "json", "--quiet")
+    first = json.loads(out)["ranking"][0]
+    tune = ["tune", folders, "--output", model, "--epochs", "2", "--quiet"]
+    result = json.loads(p2l(*tune, "--format", "json")[1])
+    assert result["source"] == first["source"]
+    assert result["weights"] == first["checkpoint"]
+    assert networks.checkpoint_metadata(model)["image_size"] == "24"
 
 
 def test_rank_leaves_the_dataset_itself_out(p2l, zoo, folders, tmp_path):
@@ -595,7 +632,7 @@ def test_a_closed_pipe_is_quiet(tmp_path, rng):
 
 def test_tune_trains_a_model_that_serves_as_a_checkpoint(p2l, tmp_path, folders):
     model = tmp_path / "model.safetensors"
-    tune = ["tune", folders, "--output", model, *TRAINING, "--test-size", 0.25]
+    tune = ["tune", folders, "--output", model, *SCRATCH, "--test-size", 0.25]
     code, out, err = p2l(*tune, "--format", "json")
     assert (code, err) == (0, "")
     result = json.loads(out)
@@ -630,7 +667,7 @@ def test_tune_trains_a_model_that_serves_as_a_checkpoint(p2l, tmp_path, folders)
 
 def test_tune_scores_on_a_given_test_part(p2l, tmp_path, folders):
     model = tmp_path / "model.safetensors"
-    tune = ["tune", folders, "--test", folders, "--output", model, *TRAINING]
+    tune = ["tune", folders, "--test", folders, "--output", model, *SCRATCH]
     result = json.loads(p2l(*tune, "--format", "json")[1])
     assert (result["n_train"], result["n_test"]) == (18, 18)
     classifier = NetworkClassifier(image_size=16, epochs=12, random_state=0)
@@ -676,8 +713,9 @@ def test_tune_tells_what_it_trains(p2l, tmp_path, folders, startable):
         (["--output", "model.pt"], ["end in .safetensors", "model.pt"]),
         (["--output", "no/model.safetensors"], ["--output must lie in a folder"]),
         (["--output", "{trained}", "--catalog", "{startable}"], ["checkpoint of"]),
-        (["--source", "blue"], ["--source must be given only with --catalog"]),
-        (["--k", "-2"], ["--k must be given only with --catalog"]),
+        (["--source", "blue"], ["the zoo has no source 'blue'"]),
+        ([*SCRATCH, "--source", "blue"], ["--source must be given only with"]),
+        ([*SCRATCH, "--k", "-2"], ["--k must be given only with --catalog"]),
         (["--catalog", "{startable}", "--backbone", "vgg16"], ["--backbone"]),
         (["--catalog", "{startable}", "--weights", "none"], ["--weights"]),
         (["--catalog", "{startable}", "--source", "blue", "--k", "-2"], ["--k"]),
@@ -709,10 +747,11 @@ def test_tune_refuses_before_it_embeds_or_trains(
 
 
 def test_tune_needs_class_folders_and_a_network_that_is_known(p2l, tmp_path, folders):
-    options = ["--output", tmp_path / "model.safetensors", *TRAINING]
+    options = ["--output", tmp_path / "model.safetensors", *SCRATCH]
     assert_refused(p2l("tune", tmp_path / "none", *options), "none")
     assert_refused(p2l("tune", folders / "red", *options), "subfolder of its class")
-    unknown = p2l("tune", folders, *options, "--backbone", "resnet99")
+    options[options.index("small_resnet")] = "resnet99"
+    unknown = p2l("tune", folders, *options)
     assert_refused(unknown, "backbone must be", "resnet99")
 
 
@@ -723,7 +762,7 @@ def test_an_interrupted_training_writes_nothing(p2l, tmp_path, folders, monkeypa
         return dataclasses.replace(train(*args, **kwargs), interrupted=True)
 
     monkeypatch.setattr(networks, "train", interrupted)
-    options = ["--output", tmp_path / "model.safetensors", *TRAINING]
+    options = ["--output", tmp_path / "model.safetensors", *SCRATCH]
     assert p2l("tune", folders, *options) == (130, "", "p2l: interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -732,7 +771,7 @@ def test_a_test_part_that_cannot_be_read_costs_no_model(p2l, tmp_path, folders):
     (tmp_path / "test" / "red").mkdir(parents=True)
     (tmp_path / "test" / "red" / "a.png").write_bytes(b"no image")
     model = tmp_path / "model.safetensors"
-    options = ["--test", tmp_path / "test", "--output", model, *TRAINING]
+    options = ["--test", tmp_path / "test", "--output", model, *SCRATCH]
     refused = p2l("tune", folders, *options)
     assert_refused(refused, f"was written to {model}", "a.png")
     assert "classes" in networks.checkpoint_metadata(model)

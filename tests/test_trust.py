@@ -1,5 +1,6 @@
 """Promises to who runs this unattended: found by attack, mended, and kept so."""
 
+import gzip
 import json
 import os
 import signal
@@ -23,8 +24,10 @@ from sklearn_p2l import (
     Task,
     networks,
 )
+from sklearn_p2l.__main__ import main
 from sklearn_p2l._files import atomic_write, forget_unfinished, short_name
 from sklearn_p2l._workers import _own_folder
+from sklearn_p2l.datasets import read_bags, read_word_vectors
 from sklearn_p2l.ground_truth import measure_improvement
 from sklearn_p2l.ground_truth._protocol import describe
 from sklearn_p2l.ground_truth._records import file_name
@@ -319,8 +322,6 @@ def test_a_checkpoint_with_another_image_size_is_refused(tmp_path, zoo, size):
 
 
 def test_names_of_strangers_do_nothing_to_a_terminal(tmp_path, capsys, zoo):
-    from sklearn_p2l.__main__ import main
-
     name = "a\x1b[2Jb\x07\udcff"
     SourceCatalog([Source(name, size=3, metadata={"\x1b": "\x1b"})]).save(tmp_path)
     for command in (["list"], ["show", name], ["show", "\x1b[2J"]):
@@ -346,6 +347,78 @@ def test_tiny_distances_still_rank():
     D = np.array([[3e-13, 1e-13, 2e-13]])
     selector = SourceSelector(metric="precomputed", sizes=[5, 5, 5], k=-1.0).fit(D)
     assert selector.predict(D).tolist() == [[1, 2, 0]]
+
+
+# -- what is unusual, and what cannot be ---------------------------------------------
+
+
+@pytest.mark.parametrize("n_steps", [0, -1, 2.5, True, "10"])
+def test_a_number_of_steps_is_one(measured, n_steps):
+    with pytest.raises(ValueError, match="n_steps must be a number of steps from 1"):
+        measured(n_steps=n_steps)
+
+
+def test_no_time_is_no_class():
+    X = np.zeros((4, 2, 2), np.uint8)
+    y = np.array(["2026-01-01", "NaT", "2026-01-02", "NaT"], dtype="datetime64[D]")
+    with pytest.raises(ValueError, match="label"):
+        Task(X, y)
+
+
+def test_words_with_blanks_have_vectors(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("the 0.1 0.2\n. . . 0.3 0.4\nat name@x.com 0.5 0.6\n")
+    words, vectors = read_word_vectors(path)
+    assert words == ["the", ". . .", "at name@x.com"]
+    np.testing.assert_allclose(vectors[1:], [[0.3, 0.4], [0.5, 0.6]])
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="needs /dev/fd")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_bags_of_a_pipe_are_all_read(pack):
+    lines = [f"A{i}\tB{i}\t\t\t[0,2)\t[3,5)\t>in\tAB CD\t" for i in range(300)]
+    reading, writing = os.pipe()
+    with open(writing, "wb") as file:  # as much as a pipe holds
+        file.write(pack("\n".join(lines).encode()))
+    try:
+        assert len(list(read_bags(f"/dev/fd/{reading}"))) == 300
+    finally:
+        os.close(reading)
+
+
+def test_dollars_in_names_are_no_formulas():
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from sklearn_p2l.plotting import RankingDisplay
+
+    names = ["$\\frac{1}$", "$x_", "a$$"]
+    catalog = SourceCatalog.from_arrays(
+        [[0.2, 0.8], [0.4, 0.6], [0.5, 0.5]], sizes=[3, 20, 100], names=names
+    )
+    selector = SourceSelector(catalog, k=-1.0).fit([[0.3, 0.7]])
+    display = RankingDisplay.from_estimator(selector, [[0.3, 0.7]])
+    display.figure_.draw_without_rendering()
+    assert {
+        t.get_text().replace("\\$", "$") for t in display.ax_.get_yticklabels()
+    } == (set(names))
+
+
+LINES = ['{"a": ' * 90_000, '{"name": "a", "embedding": [1e999]}']
+
+
+@pytest.mark.parametrize("line", LINES, ids=["deep", "infinite"])
+def test_lines_that_embed_did_not_print_are_refused(tmp_path, capsys, line):
+    a_catalog(0).save(tmp_path / "zoo")
+    (tmp_path / "vectors.jsonl").write_text(line)
+    assert main(["rank", str(tmp_path / "vectors.jsonl"), str(tmp_path / "zoo")]) == 2
+    assert "line 1" in capsys.readouterr().err
+
+
+def test_a_closed_stdin_is_told(tmp_path, capsys, monkeypatch):
+    a_catalog(0).save(tmp_path / "zoo")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["rank", "-", str(tmp_path / "zoo")]) == 2
+    assert "stdin is closed" in capsys.readouterr().err
 
 
 # -- processes -----------------------------------------------------------------------

@@ -79,7 +79,7 @@ def by_start(records):
 
 _ORDER = (
     *("probe", "closed-form probe", "before", "paper", "default"),
-    "body at the full rate",
+    "body at a tenth",
 )
 
 

@@ -41,6 +41,8 @@ def _read_vectors(path):
     """Read lines that `embed` has printed."""
     records = []
     try:
+        if path == "-" and sys.stdin is None:
+            raise ValueError("stdin is closed")
         text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
         for line in text.rstrip().split("\n"):
             record = json.loads(line)
@@ -49,12 +51,14 @@ def _read_vectors(path):
             vector = record.get("embedding")
             if not isinstance(vector, list) or {*map(type, vector)} - {int, float}:
                 raise ValueError("its embedding must be a list of numbers")
+            if not all(abs(value) < 1e300 for value in vector):
+                raise ValueError("its embedding must be of finite numbers")
             record = {"size": None, "fingerprint": None, "embedder": None} | record
             if not isinstance(record["fingerprint"], (str, type(None))):
                 raise ValueError("its fingerprint must be a string or null")
             record.pop("dataset", None)
             records.append(record)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} must be a folder of images, a .tsv or .tsv.gz file of bags, or "
             f"lines that p2l embed has printed; line {len(records) + 1}: {error}."

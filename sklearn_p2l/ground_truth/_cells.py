@@ -1,5 +1,7 @@
 """What a job does: one training, judged."""
 
+from numbers import Integral
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
@@ -81,6 +83,15 @@ def training_record(estimator):
         "converged": estimator.converged_,
         "device": str(load_networks().choose_device(estimator.device)),
     }
+
+
+def check_n_steps(n_steps):
+    """Check a number of steps before anything is trained for so many."""
+    whole = isinstance(n_steps, Integral) and not isinstance(n_steps, bool)
+    if n_steps is not None and not (whole and n_steps >= 1):
+        raise ValueError(
+            f"n_steps must be a number of steps from 1, or None, got {n_steps!r}."
+        )
 
 
 def check_scoring_of(estimator, scoring):

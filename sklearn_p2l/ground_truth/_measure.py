@@ -7,6 +7,7 @@ from sklearn_p2l._compat import import_pandas, load_networks
 from sklearn_p2l._files import hash_file
 from sklearn_p2l.catalog import SourceCatalog, has_weights, is_published
 from sklearn_p2l.ground_truth._cells import (
+    check_n_steps,
     check_scoring_of,
     measure_cell,
 )
@@ -183,6 +184,7 @@ def measure_improvement(
     seeds = _check_seeds(seeds)
     _check_checkpoints(sources)
     check_scoring_of(estimator, scoring)
+    check_n_steps(n_steps)
     folder = folder_for(folder)
     _check_architectures(estimator, sources)
     estimator = clone(estimator).set_params(image_size=_image_size(estimator, sources))

@@ -1,7 +1,11 @@
 """Sources, trained one after another, and made into a catalog."""
 
 from sklearn_p2l.catalog import SourceCatalog
-from sklearn_p2l.ground_truth._cells import check_scoring_of, train_source
+from sklearn_p2l.ground_truth._cells import (
+    check_n_steps,
+    check_scoring_of,
+    train_source,
+)
 from sklearn_p2l.ground_truth._protocol import (
     check_folder,
     content_of,
@@ -89,6 +93,7 @@ def train_sources(
     """
     tasks = as_tasks(sources, "sources")
     check_scoring_of(estimator, scoring)
+    check_n_steps(n_steps)
     folder = folder_for(folder)
     settings = {"random_state": random_state, "scoring": scoring, "n_steps": n_steps}
     protocol = describe_estimator(estimator) | describe(settings)

@@ -15,6 +15,7 @@ from sklearn_p2l.plotting._drawing import (
     label_points,
     metric_suffix,
     new_axes,
+    plain,
 )
 
 
@@ -117,12 +118,16 @@ class SourceComparisonDisplay:
 
         self.line_ = ax.axhline(0, color="black", linewidth=0.8)
         self.wins_ = points(y > 0, f"{self.source} wins", BLUE, "^")
-        self.losses_ = points(y < 0, f"{self.reference} wins", RED, "v")
+        self.losses_ = points(y < 0, f"{plain(self.reference)} wins", RED, "v")
         self.ties_ = points(y == 0, "tie", "grey", "o")
         shown = np.flatnonzero(known) if self.target_names else []
         ax.margins(x=0.15, y=0.1)
-        ax.set_xlabel(f"divergence from {self.reference}{metric_suffix(self.metric)}")
-        ax.set_ylabel(f"improvement by {self.source}\n− by {self.reference}")
+        ax.set_xlabel(
+            f"divergence from {plain(self.reference)}{metric_suffix(self.metric)}"
+        )
+        ax.set_ylabel(
+            f"improvement by {plain(self.source)}\n− by {plain(self.reference)}"
+        )
         self.text_ = draw_legend(ax, title=f"ρ = {rho:.2f}")
         names = [self.target_names[i] for i in shown]
         self.labels_ = label_points(ax, x[shown], y[shown], names)

@@ -21,6 +21,7 @@ from sklearn_p2l.plotting._drawing import (
     measured_and_scores,
     metric_name,
     new_axes,
+    plain,
 )
 from sklearn_p2l.selection._pipeline import check_signs, ranker_and_vectors
 from sklearn_p2l.selection._sweep import widest_best
@@ -108,7 +109,7 @@ class KCurveDisplay:
                 marker=MARKERS[i % len(MARKERS)],
                 markersize=8,
                 markeredgecolor="black",
-                label=f"{name}\n(ρ = {top:.3f} at k = {k:.3g})",
+                label=f"{plain(name)}\n(ρ = {top:.3f} at k = {k:.3g})",
             )
             self.lines_.append(line)
             self.best_.append(marker)
@@ -291,7 +292,7 @@ class PicksDisplay:
                 # Lines that run together stay visible: later ones are thinner.
                 linewidth=1.5 + 1.2 * above,
                 markersize=5 + 2 * above,
-                label=f"{name} (mean {picks.mean():.3g})",
+                label=f"{plain(name)} (mean {picks.mean():.3g})",
             )
         ax.set(xlabel="picks", ylabel="share of targets whose best source is reached")
         ax.set_ylim(-0.03, 1.03)

@@ -42,6 +42,11 @@ def draw_legend(ax, *, title=None, handles=None, outside=True, away=0.01):
     return legend.get_title()
 
 
+def plain(name):
+    """A name as it is, where matplotlib takes what is between dollars for formulas."""
+    return str(name).replace("$", r"\$")
+
+
 def label_points(ax, x, y, names):
     """Write names beside points, each where it covers least of what is there."""
     if not names:
@@ -52,7 +57,7 @@ def label_points(ax, x, y, names):
     labels = []
     for name, *point in zip(names, x, y):
         style = {"textcoords": "offset points", "va": "center", "fontsize": "small"}
-        label = ax.annotate(name, point, (0, 0), **style)
+        label = ax.annotate(plain(name), point, (0, 0), **style)
         places = []
         for up in sorted(range(-30, 31, 6), key=abs):
             for right in (True, False):
@@ -83,7 +88,7 @@ def drawn(display, ax):
 
 def name_rows(ax, names):
     """Name the rows of horizontal bars, the first on top."""
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), [plain(name) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
 
 

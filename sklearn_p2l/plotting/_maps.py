@@ -18,6 +18,7 @@ from sklearn_p2l.plotting._drawing import (
     measured_and_scores,
     metric_suffix,
     new_axes,
+    plain,
 )
 from sklearn_p2l.selection._ranker import known_sizes, zscore
 
@@ -94,7 +95,7 @@ class ScoreImprovementDisplay:
                 edgecolors="black",
                 linewidths=0.4,
                 alpha=0.85,
-                label=self.target_names[i] if each else None,
+                label=plain(self.target_names[i]) if each else None,
             )
             self.scatters_.append(scatter)
         ax.set(xlabel="predicted score E", ylabel="measured improvement I")

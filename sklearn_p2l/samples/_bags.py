@@ -213,7 +213,8 @@ def read_bags(path, *, on_error="raise"):
 def _read_bags(path, on_error, skipped):
     """Yield bags; the messages of skipped lines go to the list `skipped`."""
     pair, types, relations, contexts = None, (), (), []
-    largest, seen = ("", ""), None  # a pair after all others has not been there before
+    largest = ("", "")  # a pair after all others has not been there before
+    seen = None if os.path.isfile(path) else set()  # a stream is read only once
     for number, line in _numbered_lines(path):
         try:
             new_pair, new_types, new_relations, context = _parse(line)

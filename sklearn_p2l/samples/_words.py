@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 from collections import Counter
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -123,6 +124,9 @@ def read_word_vectors(path, *, words=None, max_words=None):
         for number, line in enumerate(file, start=1):
             try:
                 word, *numbers = line.decode("utf-8").rstrip().split(" ")
+                if width is not None and len(numbers) > width:  # a word with blanks
+                    word = " ".join([word, *numbers[:-width]])
+                    numbers = numbers[-width:]
                 if number == 1 and len(numbers) == 1:
                     continue  # word2vec's header: numbers of words and dimensions
                 vector = np.array(numbers, dtype=np.float32)
@@ -145,8 +149,12 @@ def read_word_vectors(path, *, words=None, max_words=None):
     return list(found), np.stack(list(found.values()))
 
 
+@contextmanager
 def open_text(path):
-    """Open a file of bytes, plain or compressed by gzip."""
+    """Open a file of bytes, plain or compressed by gzip; also one to be read once."""
     with open(path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    return (gzip.open if is_gzip else open)(path, "rb")
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                yield unpacked
+        else:
+            yield file
