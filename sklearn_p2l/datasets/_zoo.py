@@ -39,7 +39,7 @@ def load_zoo():
         - `vectors`: Vectors of shape (14, 64), the summaries of the targets, with their
           class means;
         - `improvements`: ndarray of shape (14, 16), the accuracy after fine-tuning a
-          source, less the `baseline`, mean of two seeds;
+          source, less the `baseline`, by one seed;
         - `scores`: dict of str to ndarray of shape (14, 16), how well the features of
           each source tell the classes of each target, for
           :meth:`EvidenceSelector.fit <sklearn_p2l.EvidenceSelector.fit>`;
