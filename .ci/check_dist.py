@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = {".md", ".rst", ".txt", ".py", ".csv", ".png", ".npz"}
+SHIPPED = {".md", ".rst", ".txt", ".py", ".csv", ".png"}
+SHIPPED |= {".json", ".npy", ".npz", ".safetensors"}
 # What caches and the documentation's build leave in the checkout.
 MADE = {
     "__pycache__",

@@ -5,7 +5,7 @@ import os
 import re
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -48,13 +48,16 @@ def forget_unfinished(folder):
 @contextmanager
 def one_at_a_time(folder):
     """Wait until no other process is inside for this folder, which is there."""
-    with open(Path(folder) / ".lock", "a") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # no locks on this file system
-            pass
+    if fcntl is None:
         yield
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # no locks on this file system
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def lock_now(file):

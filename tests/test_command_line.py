@@ -595,7 +595,7 @@ def test_usage_is_told(p2l):
     [
         ("", ["COMMAND", "see p2l --help"]),
         ("rate", ["'rate'", "see p2l --help"]),
-        ("rank --top 3", ["DATASET, CATALOG", "see p2l rank --help"]),
+        ("rank --top 3", ["DATASET", "see p2l rank --help"]),
         ("rank a b --top few", ["--top", "'few'", "see p2l rank --help"]),
         ("catalog remove zoo", ["NAME", "see p2l catalog remove --help"]),
         ("embed a --max-samples few", ["auto or none, got 'few'"]),

@@ -163,6 +163,8 @@ IN_PLACE_OF = {
     "SourceCatalog.from_published(published)": (
         'load_zoo().sources[["shapes", "alphabets"]]'
     ),
+    "FineTuner(selector, zoo.sources)": "FineTuner(selector, zoo.sources, quick)",
+    "FineTuner(selector, zoo, n_c": "FineTuner(selector, zoo, quick, n_c",
     "image_size=224": "image_size=32, epochs=2",
     'NetworkClassifier("pcnn")': 'NetworkClassifier("pcnn", epochs=1)',
     "seeds=(0, 1, 2)": "seeds=(0, 1)",
@@ -252,6 +254,7 @@ def what_the_readme_names():
     weights = {key: torch.from_numpy(v) for key, v in classifier.weights_.items()}
     torch.save(weights, "cars.pt")
     return {
+        "quick": NetworkClassifier(epochs=2, random_state=0),
         "improvements": np.array([[0.1, 0.2, 0.3], [0.2, 0.3, 0.1]]),
         "screw_images": list(screws.X),
         "screw_labels": screws.y,

@@ -190,12 +190,14 @@ def test_estimate_counts_the_passes(
 ):
     """At a second a sample; from random weights, two seconds, and no probe."""
 
-    def seconds_per_sample(arguments):
-        return 2.0 if arguments["source"] is None else 1.0
-
-    monkeypatch.setattr(_estimate, "_seconds_per_sample", seconds_per_sample)
+    multiplier = 1.0
     if change == "probe":
-        change = {"body_learning_rate_multiplier": 0}
+        multiplier, change = 0, {"body_learning_rate_multiplier": 0}
+
+    def time_training(arguments):
+        return (2.0, 1.0) if arguments["source"] is None else (1.0, multiplier)
+
+    monkeypatch.setattr(_estimate, "_time_training", time_training)
     classifier = NetworkClassifier(**{**CLASSIFIER.get_params(), **change})
     measure_improvement(
         {"down": TARGETS["down"]},

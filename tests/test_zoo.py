@@ -81,15 +81,14 @@ def test_its_reference_network_is_the_one_of_its_vectors(zoo):
 def test_a_ranker_learns_from_it_without_torch(zoo):
     done = run_without_torch(
         """
-        from sklearn_p2l import EvidenceSelector
-        from sklearn_p2l.datasets import load_zoo
-from sklearn_p2l.tuning import epochs_of
+    from sklearn_p2l import EvidenceSelector
+    from sklearn_p2l.datasets import load_zoo
 
-        zoo = load_zoo()
-        selector = EvidenceSelector(zoo.sources, embedder=zoo.embedder)
-        selector.fit(zoo.vectors, zoo.improvements, scores=zoo.scores)
-        assert set(zoo.scores) < set(selector.signals_)
-        """
+    zoo = load_zoo()
+    selector = EvidenceSelector(zoo.sources, embedder=zoo.embedder)
+    selector.fit(zoo.vectors, zoo.improvements, scores=zoo.scores)
+    assert set(zoo.scores) < set(selector.signals_)
+    """
     )
     assert done.returncode == 0, done.stderr
 

@@ -42,6 +42,7 @@ PROTOCOL = dict(
     max_grad_norm=None,
     scale_features=False,
     weight_decay=1e-4,
+    body_learning_rate_multiplier=0.1,
     precision="float32",
 )
 SMALL = PROTOCOL | dict(

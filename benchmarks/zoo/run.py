@@ -223,7 +223,8 @@ are under the licence of the package.
 ## What they gained
 
 Accuracy on fourteen targets of 60 to 300 images, by the default recipe of the package
-(one seed): random weights, the mean over all sources, and the best source. "_b" are classes that no source knows.
+(one seed): random weights, the mean over all sources, and the best source. "_b" are
+classes that no source knows.
 
 | target | random weights | mean source | best source | which |
 |---|---|---|---|---|
