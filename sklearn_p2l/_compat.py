@@ -76,19 +76,13 @@ def import_optional(name, *, extra, what):
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f'{what} need {name}, got {error}; pip install "sklearn-p2l[{extra}]".'
+            f'{what} need {name}; pip install "sklearn-p2l[{extra}]".'
         ) from error
 
 
 def import_pandas():
     """Import pandas, or say how to get it."""
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError(
-            'tables of results need pandas; pip install "sklearn-p2l[pandas]".'
-        ) from error
-    return pd
+    return import_optional("pandas", extra="pandas", what="tables of results")
 
 
 def import_pyplot():

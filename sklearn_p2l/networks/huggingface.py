@@ -15,8 +15,8 @@ from torch import nn
 
 from sklearn_p2l._compat import import_optional
 from sklearn_p2l.networks.base import Family, Published, Settings
-from sklearn_p2l.networks.images import ImageNetwork, size_of
-from sklearn_p2l.networks.layers import check_head, check_layer, name_of, passing
+from sklearn_p2l.networks.images import size_of
+from sklearn_p2l.networks.layers import LayeredNetwork
 from sklearn_p2l.networks.preprocessing import Preprocessing
 
 _PREFIX = "hf/"
@@ -77,7 +77,7 @@ class HuggingFaceFamily(Family):
         return network
 
 
-class HuggingFaceNetwork(ImageNetwork):
+class HuggingFaceNetwork(LayeredNetwork):
     """An image classifier of transformers; its features are what its last layer takes.
 
     Parameters
@@ -94,36 +94,28 @@ class HuggingFaceNetwork(ImageNetwork):
         preprocessing: Preprocessing,
         layer: str | None = None,
     ):
-        check_layer(layer, model, architecture)
         linear = [
             module
             for name, module in model.named_modules()
             if name.partition(".")[0] == "classifier" and isinstance(module, nn.Linear)
         ]
-        # One layer, not several in parallel; of several in a row it is the last.
+        # Of several layers in a row it is the last.
         head = linear[-1] if linear else getattr(model, "classifier", nn.Identity())
-        check_head(head, architecture)
         super().__init__(
             model,
+            head,
             architecture=architecture,
             preprocessing=preprocessing,
-            head=name_of(head, model),
-            layer=layer or "input of the classifier",
-            is_penultimate=layer is None,
+            layer=layer,
+            penultimate="input of the classifier",
         )
 
     @staticmethod
     def logits_of(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         return model(pixels).logits
 
-    def responses(self, pixels: torch.Tensor) -> torch.Tensor:
-        name = self.head if self._is_penultimate else self.layer
-        out = not self._is_penultimate
-
-        def run() -> None:
-            self.logits_of(self.model, pixels)
-
-        return passing(self.model, name, run, out=out)
+    def penultimate(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.passing(self.head, pixels, out=False)
 
 
 def preprocessing_of(processor: Any, architecture: str) -> Preprocessing:
@@ -144,18 +136,15 @@ def preprocessing_of(processor: Any, architecture: str) -> Preprocessing:
 
 
 def _preprocessing_from_settings(settings: Mapping[str, Any]) -> Preprocessing:
-    size, crop = dict(settings["size"]), settings.get("crop_size")
-    short, ratio = size.get("shortest_edge"), settings.get("crop_pct")
-    if ratio and short and short < 384:  # ConvNext's processor, and those like it
-        resize, crop = int(short / ratio), {"height": short, "width": short}
-    elif ratio and short:
-        resize = short, short
+    size, short = dict(settings["size"]), settings["size"].get("shortest_edge")
+    ratio = settings.get("crop_pct")
+    if ratio and short:  # ConvNext's processor, and those like it
+        height = width = short
+        resize = int(short / ratio) if short < 384 else (short, short)
     else:
         resize = short or (size["height"], size["width"])
-    if settings.get("do_center_crop") or (ratio and short and short < 384):
-        height, width = crop["height"], crop["width"]
-    else:
-        height, width = resize
+        crop = settings["crop_size"] if settings.get("do_center_crop") else None
+        height, width = (crop["height"], crop["width"]) if crop else resize
     if height != width:
         raise ValueError("images are square")
     normal = settings.get("do_normalize", True)

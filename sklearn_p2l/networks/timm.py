@@ -11,8 +11,8 @@ from torch import nn
 
 from sklearn_p2l._compat import import_optional
 from sklearn_p2l.networks.base import Family, Published, Settings
-from sklearn_p2l.networks.images import ImageNetwork, size_of
-from sklearn_p2l.networks.layers import check_head, check_layer, name_of, passing
+from sklearn_p2l.networks.images import size_of
+from sklearn_p2l.networks.layers import LayeredNetwork
 from sklearn_p2l.networks.preprocessing import Preprocessing
 
 _PREFIX = "timm/"
@@ -82,7 +82,7 @@ class TimmFamily(Family):
         return network
 
 
-class TimmNetwork(ImageNetwork):
+class TimmNetwork(LayeredNetwork):
     """An image classifier that keeps timm's contract.
 
     Its features are ``forward_head(forward_features(x), pre_logits=True)``. One without
@@ -97,23 +97,18 @@ class TimmNetwork(ImageNetwork):
         preprocessing: Preprocessing,
         layer: str | None = None,
     ):
-        check_layer(layer, model, architecture)
         if isinstance(model.get_classifier(), nn.Identity):
             model.reset_classifier(1)
-        head = model.get_classifier()
-        check_head(head, architecture)
         super().__init__(
             model,
+            model.get_classifier(),
             architecture=architecture,
             preprocessing=preprocessing,
-            head=name_of(head, model),
-            layer=layer or "pre_logits",
-            is_penultimate=layer is None,
+            layer=layer,
+            penultimate="pre_logits",
         )
 
-    def responses(self, pixels: torch.Tensor) -> torch.Tensor:
-        if not self._is_penultimate:
-            return passing(self.model, self.layer, lambda: self.model(pixels))
+    def penultimate(self, pixels: torch.Tensor) -> torch.Tensor:
         features = self.model.forward_features(pixels)
         return self.model.forward_head(features, pre_logits=True)
 
