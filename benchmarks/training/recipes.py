@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import dealing
 from dealing import DATA
 from tasks import CHOSEN_ON, JUDGED_ON, load_source, load_target
 
@@ -34,17 +35,7 @@ from sklearn_p2l._files import atomic_write
 MEASURED = Path(__file__).parent / "measured"
 SEEDS = (0, 1, 2)
 # The paper's protocol (section 4.1).
-PAPER = dict(
-    optimizer="sgd",
-    learning_rate=0.01,
-    schedule="step",
-    warmup=0.0,
-    max_grad_norm=None,
-    scale_features=False,
-    head_init="random",
-    weight_decay=1e-4,
-    body_learning_rate_multiplier=0.1,
-)
+PAPER = dealing.PAPER | dict(learning_rate=0.01, head_init="random")
 RECIPES = {
     "default": {},
     "paper": PAPER,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tasks import DATA, TRAINING_GROUP, load_tasks
+from tasks import DATA, PAPER, TRAINING_GROUP, load_tasks
 
 from sklearn_p2l import DatasetEmbedder, NetworkClassifier, Source, SourceCatalog
 from sklearn_p2l.divergence import pairwise_divergence
@@ -35,16 +35,7 @@ REFERENCES = {
 SOURCE_STEPS, TARGET_STEPS = 2000, 200
 # Once more, with one seed, to see whether the targets were trained long enough.
 LONG_STEPS = 600
-PROTOCOL = dict(
-    optimizer="sgd",
-    schedule="step",
-    warmup=0.0,
-    max_grad_norm=None,
-    scale_features=False,
-    weight_decay=1e-4,
-    body_learning_rate_multiplier=0.1,
-    precision="float32",
-)
+PROTOCOL = PAPER | dict(precision="float32")
 SMALL = PROTOCOL | dict(
     backbone="small_resnet", image_size=24, learning_rate=0.1, batch_size=16
 )

@@ -14,13 +14,10 @@ No image serves twice. Where a dataset says who drew an image or which film it i
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dealing import DATA as DATA
-from dealing import deal, read_images, rows_of
-
-from sklearn_p2l import Task
+from dealing import PAPER as PAPER
+from dealing import cut, merge
 
 # dataset: (file, classes, parts); parts are dealt in this order, as many images each
 # as stated; None takes all that are left.
@@ -89,21 +86,7 @@ def load_tasks():
 
     A task holds images (n, 64, 64, 3) with labels (n,), a target also a test part.
     """
-    sources, targets = {}, {}
-    for target, (file_name, half, sizes) in _PARTS.items():
-        images, labels, groups = read_images(file_name)
-        parts = deal(rows_of(labels, half), labels, groups, sizes)
-        train, test = parts.pop("train"), parts.pop("test")
-        targets[target] = Task(
-            images[train], labels[train], X_test=images[test], y_test=labels[test]
-        )
-        for name, part in parts.items():
-            sources[name] = Task(images[part], labels[part])
+    sources, targets = cut(_PARTS, tested_sources=False)
     for name, members in MERGED.items():
-        offset, merged = 0, []
-        for member in members:
-            merged.append(sources[member].y + offset)
-            offset = merged[-1].max() + 1
-        images = np.concatenate([sources[member].X for member in members])
-        sources[name] = Task(images, np.concatenate(merged))
+        sources[name] = merge([sources[member] for member in members])
     return sources, targets

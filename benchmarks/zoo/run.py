@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
-from tasks import REFERENCE, load_tasks
+from tasks import PAPER, REFERENCE, load_tasks
 
 import sklearn_p2l
 from sklearn_p2l import (
@@ -33,17 +33,11 @@ SEED = 0
 SOURCE_CLASSIFIER = NetworkClassifier(
     "small_resnet",
     image_size=IMAGE_SIZE,
-    optimizer="sgd",
     learning_rate=0.1,
-    schedule="step",
-    warmup=0.0,
-    max_grad_norm=None,
-    scale_features=False,
-    weight_decay=1e-4,
-    body_learning_rate_multiplier=0.1,
     batch_size=32,
     augment="shift",
     precision="float32",
+    **PAPER,
 )
 # The recipe that a user gets.
 TARGET_CLASSIFIER = NetworkClassifier("small_resnet", image_size=IMAGE_SIZE)

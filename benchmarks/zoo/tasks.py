@@ -11,13 +11,10 @@ twice, except that three sources are several in one.
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from dealing import DATA as DATA
-from dealing import deal, read_images, rows_of
-
-from sklearn_p2l import Task
+from dealing import PAPER as PAPER
+from dealing import cut, merge
 
 # target: (file, classes, parts); parts are dealt in this order, as many images each as
 # stated; None takes all that are left.
@@ -85,26 +82,7 @@ def load_tasks():
     A task holds images (n, 64, 64, 3) with labels (n,), and a test part: that of a
     source are the test images of the target with the same classes, if it has one.
     """
-    sources, targets = {}, {}
-    for target, (file_name, half, sizes) in _PARTS.items():
-        images, labels, groups = read_images(file_name)
-        parts = deal(rows_of(labels, half), labels, groups, sizes)
-        train, test = parts.pop("train"), parts.pop("test")
-        tested = dict(X_test=images[test], y_test=labels[test])
-        targets[target] = Task(images[train], labels[train], **tested)
-        for name, part in parts.items():
-            sources[name] = Task(images[part], labels[part], **tested)
+    sources, targets = cut(_PARTS, tested_sources=True)
     for name, members in MERGED.items():
-        sources[name] = _merge([sources[member] for member in members])
+        sources[name] = merge([sources[member] for member in members])
     return sources, targets
-
-
-def _merge(tasks):
-    """One task of several, whose classes stay apart."""
-    offsets = np.cumsum([0, *(task.y.max() + 1 for task in tasks)])
-    return Task(
-        np.concatenate([task.X for task in tasks]),
-        np.concatenate([task.y + o for task, o in zip(tasks, offsets)]),
-        X_test=np.concatenate([task.X_test for task in tasks]),
-        y_test=np.concatenate([task.y_test + o for task, o in zip(tasks, offsets)]),
-    )
