@@ -1,4 +1,4 @@
-"""Put the measured tables of speed into benchmarks/README.md.
+"""Put measured tables into pages: those of speed into benchmarks/README.md.
 
 Each table stands between a comment that names its file and ``<!-- end -->``; the text
 around them is written by hand. Run as ``python benchmarks/page.py``.
@@ -30,6 +30,9 @@ def fill(text):
     return re.sub(r"<!-- (\S+\.csv) -->.*?<!-- end -->", tables, text, flags=re.DOTALL)
 
 
-if __name__ == "__main__":
-    page = HERE / "README.md"
+def fill_file(page):
     page.write_text(fill(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    fill_file(HERE / "README.md")

@@ -44,7 +44,7 @@ class ByQuestion:
     order = (
         "choose_a_source published_networks evidence folder_of_images divergence_and_k "
         "size_and_similarity how_many_images add_a_source measure_ground_truth "
-        "relations ready_features serve_without_torch vgg16"
+        "relations ready_features divergences serve_without_torch"
     ).split()
 
     def __init__(self, src_dir):

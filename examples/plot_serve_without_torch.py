@@ -11,9 +11,8 @@ use it in a process that cannot import torch.
 # %%
 # Where torch is
 # --------------
-# A small reference network is trained on one source for a few seconds. Then it embeds
-# all sources and three targets, and the selector gets its catalog. The weight ``k`` is
-# borrowed.
+# The selector learns from the zoo that comes with the package, and three datasets are
+# embedded by its reference network.
 
 import subprocess
 import sys
@@ -23,43 +22,23 @@ from pathlib import Path
 import joblib
 import matplotlib.pyplot as plt
 
-from sklearn_p2l import (
-    DatasetEmbedder,
-    NetworkClassifier,
-    SourceCatalog,
-    SourceSelector,
-)
-from sklearn_p2l.datasets import load_small_tasks
+from sklearn_p2l import SourceSelector
+from sklearn_p2l.datasets import load_small_tasks, load_zoo
 from sklearn_p2l.plotting import RankingDisplay
 
+zoo = load_zoo()
+selector = SourceSelector(zoo.sources).fit(zoo.vectors, zoo.improvements)
+
 tasks = load_small_tasks(random_state=0)
-temporary = tempfile.TemporaryDirectory()
-folder = Path(temporary.name)
-
-sources = {n: t for n, t in tasks.sources.items() if len(t) < 1000}
-classifier = NetworkClassifier("small_resnet", image_size=16, epochs=8, random_state=0)
-classifier.fit(sources["flower_edges"])
-classifier.to_source("reference", checkpoint=folder / "reference.safetensors")
-
-embedder = DatasetEmbedder(folder / "reference.safetensors")
-catalog = SourceCatalog.from_arrays(
-    embedder.fit_transform(list(sources.values())),
-    sizes=[len(task) for task in sources.values()],
-    names=list(sources),
-)
-selector = SourceSelector(catalog, k=-1.0).fit(catalog.embeddings)
-
-# %%
-# The vectors of the targets are computed here, too.
-
 names = ["digits_5_to_9", "grey_china_edges", "china_zooms"]
-vectors = embedder.transform([tasks.held_out_targets[name] for name in names])
+vectors = zoo.embedder.fit_transform([tasks.held_out_targets[name] for name in names])
 
 # %%
 # Two files go to the other application: the selector, with its sources, and the
 # vectors. Such files are pickles, so load them only from where you trust. The vectors
 # know their reference network, and the selector refuses those of another one.
 
+folder = Path(tempfile.mkdtemp(prefix="p2l-"))
 joblib.dump(selector, folder / "selector.joblib")
 joblib.dump((names, vectors), folder / "vectors.joblib")
 for path in sorted(folder.glob("*.joblib")):
@@ -146,9 +125,7 @@ serve(refuse_torch + other_sources)
 # :mod:`sklearn_p2l.plotting` needs matplotlib but no torch. These are the rankings that
 # the application gave.
 
-figure, axes = plt.subplots(
-    ncols=3, figsize=(12, 3.8), layout="constrained", sharex=True
-)
+figure, axes = plt.subplots(ncols=3, figsize=(13, 5), layout="constrained", sharex=True)
 for ax, name, vector in zip(axes, names, vectors):
     display = RankingDisplay.from_estimator(selector, vector, ax=ax)
     ax.set(title=name, xlabel="score E")
@@ -156,5 +133,3 @@ for ax, name, vector in zip(axes, names, vectors):
 handles = [*display.bars_.values(), display.scores_]
 figure.legend(handles=handles, loc="outside lower center", ncols=3)
 plt.show()
-
-temporary.cleanup()

@@ -163,7 +163,7 @@ def test_packaged_results_are_those_of_the_benchmark():
     assert results.target_sizes.tolist() == targets["n_train"].tolist()
     assert results.training.tolist() == (targets["group"] == "training").tolist()
     records = pd.read_csv(tables / "measured.csv", keep_default_na=False)
-    records = records.query("architecture == 'small_resnet' and steps == 200")
+    records = records.query("zoo == 'A' and recipe == 'default'")
     means = records.groupby(["target", "source"])["performance"].mean().unstack()
     means = means.loc[results.target_names]
     assert_allclose(results.baseline, means["none"], atol=1e-9)

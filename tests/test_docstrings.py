@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -150,8 +151,8 @@ def test_networks_say_types_in_signatures(path):
         assert signature.return_annotation is not signature.empty
 
 
-# The README names networks that are large or would be downloaded, and trainings of
-# hours: before its blocks run, each of these texts is replaced.
+# Pages name networks that are large or would be downloaded, and trainings of hours:
+# before their blocks run, each of these texts is replaced.
 IN_PLACE_OF = {
     'DatasetEmbedder("vgg16")': (
         'DatasetEmbedder("small_resnet", weights=None, random_state=0)'
@@ -170,14 +171,23 @@ IN_PLACE_OF = {
     "seeds=(0, 1, 2)": "seeds=(0, 1)",
     "n_jobs=2": "n_jobs=1",
 }
+# In this order, as one session: what one page makes, the next ones use.
+RUN = [
+    "README.md",
+    "doc/guide/datasets.rst",
+    "doc/guide/ground_truth.rst",
+    "doc/guide/serving.rst",
+    "doc/guide/relations.rst",
+]
 
 
-def blocks_of(readme):
-    text = readme.read_text(encoding="utf-8")
-    for old, new in IN_PLACE_OF.items():
-        assert old in text, f"{old} is not in the README any more"
-        text = text.replace(old, new)
-    return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+def blocks_of(page):
+    """Python blocks of a page in Markdown or reStructuredText, but for doctests."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".md":
+        return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    pattern = r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)"
+    return [textwrap.dedent(block) for block in re.findall(pattern, text, re.MULTILINE)]
 
 
 def write_images(folder, task):
@@ -264,14 +274,19 @@ def what_the_readme_names():
 @pytest.mark.filterwarnings("ignore::sklearn_p2l.exceptions.LearnedWeightWarning")
 @pytest.mark.filterwarnings("ignore::sklearn_p2l.exceptions.TiedRankingWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_readme_runs(tmp_path, monkeypatch):
+def test_readme_and_guide_run(tmp_path, monkeypatch):
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
-    blocks = blocks_of(ROOT / "README.md")
-    assert len(blocks) > 5
+    blocks = [(page, text) for page in RUN for text in blocks_of(ROOT / page)]
+    assert {page for page, _ in blocks} == set(RUN) and len(blocks) > 8
+    everything = "".join(text for _, text in blocks)
+    for old in IN_PLACE_OF:
+        assert old in everything, f"{old} is on none of the pages any more"
     namespace = what_the_readme_names()
-    for number, block in enumerate(blocks, start=1):
-        exec(compile(block, f"README.md, block {number}", "exec"), namespace)
+    for page, block in blocks:
+        for old, new in IN_PLACE_OF.items():
+            block = block.replace(old, new)
+        exec(compile(block, page, "exec"), namespace)
     assert namespace["tuner"].source_ in ("shapes", "alphabets")
     assert namespace["measured"].improvements.notna().all(axis=None)
     assert len(namespace["result"].summary)

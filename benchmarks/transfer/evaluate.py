@@ -7,7 +7,6 @@ figures/*.png. The two matrices of other people's transfer experiments are evalu
 well where SKLEARN_P2L_DATA holds them.
 """
 
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -20,7 +19,9 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from matters import matters
 from report import Report, row_of, save, selectors
+from truth import DATA, RESULTS, Truth
 
 from sklearn_p2l import SourceCatalog, SourceSelector
 from sklearn_p2l.evaluation import evaluate_selectors
@@ -37,82 +38,41 @@ from sklearn_p2l.plotting import (
 from sklearn_p2l.selection import ConstantRanking, LargestSource, NearestSource
 
 HERE = Path(__file__).parent
-RESULTS, FIGURES = HERE / "results", HERE / "figures"
-DATA = Path(os.environ.get("SKLEARN_P2L_DATA", HERE.parents[2] / "shared")).absolute()
+FIGURES = HERE / "figures"
 # The divergences of the paper, section 3.1.
 PAPER = ["kl", "js", "chi2", "euclidean", "cityblock"]
 MERGED = "photos_merged"
 MEMBERS = ["scenes", "clothing", "fruit", "trash"]
+ZOOS = {
+    "A": "small networks, trained from random weights",
+    "B": "a published network, adapted to each source",
+}
 
 
 def main():
     warnings.simplefilter("ignore")  # unbounded k are part of the report
-    FIGURES.mkdir(exist_ok=True)
-    truth = Truth()
     report = Report()
     report.add("# Results of the transfer benchmark")
     report.add(
         "Written by `python benchmarks/transfer/evaluate.py` from the tables in "
         "`results/`; what they mean stands in [README.md](README.md)."
     )
-    describe(report, truth)
-    chosen = choose(report, truth)
-    held_out(report, truth, chosen)
-    leave_one_out(report, truth, chosen)
-    effects(report, truth, chosen)
-    merged(report, truth, chosen)
-    figures(truth, chosen)
+    chosen = None
+    for zoo, title in ZOOS.items():
+        report.add(f"# Zoo {zoo}: {title}")
+        truth = Truth(zoo)
+        for folder in (FIGURES, RESULTS):
+            (folder / zoo).mkdir(parents=True, exist_ok=True)
+        describe(report, truth)
+        of_this_zoo = choose(report, truth)
+        chosen = chosen or of_this_zoo  # zoo A has targets of its own for the choice
+        judge(report, truth, chosen)
+        merged(report, truth, chosen)
+        figures(truth, chosen)
+        if zoo == "A":
+            effects(report, truth, chosen)
     elsewhere(report)
     report.write(HERE / "RESULTS.md")
-
-
-class Truth:
-    """What was measured: performances, sizes, divergences, as tables."""
-
-    def __init__(self):
-        records = pd.read_csv(RESULTS / "measured.csv", keep_default_na=False)
-        self.records = records.astype({"performance": float})
-        self.targets = pd.read_csv(RESULTS / "targets.csv").set_index("target")
-        sources = pd.read_csv(RESULTS / "sources.csv").set_index("source")
-        self.sizes = sources["size"].drop("imagenet")
-        self.n_classes = sources["n_classes"].drop("imagenet")
-        self.divergences = pd.read_csv(RESULTS / "divergences.csv")
-        self.training = (self.targets["group"] == "training").to_numpy()
-        small = self.records[self.records["architecture"] == "small_resnet"]
-        tables = {
-            key: part.pivot(index="target", columns="source", values="performance").loc[
-                self.targets.index, ["none", *self.sizes.index]
-            ]
-            for key, part in small.groupby(["steps", "seed"])
-        }
-        self.steps, self.long_steps = sorted({steps for steps, _ in tables})
-        self.long = tables[self.long_steps, 0]
-        self.by_seed = {
-            seed: table
-            for (steps, seed), table in tables.items()
-            if steps == self.steps
-        }
-        mean = sum(self.by_seed.values()) / len(self.by_seed)
-        mean = mean.round(12)  # equal means stay equal in spite of round-off
-        self.baseline = mean["none"]
-        self.performance = mean[list(self.sizes.index)]
-        self.improvement = self.performance.sub(self.baseline, axis=0).round(12)
-        large = self.records[self.records["architecture"] == "squeezenet"]
-        self.imagenet = large.groupby(["target", "source"])["performance"].mean()
-        self.imagenet = self.imagenet.unstack().loc[self.targets.index]
-
-    def catalog(self, names=None, sizes=None):
-        names = list(self.sizes.index) if names is None else names
-        sizes = self.sizes if sizes is None else sizes
-        return SourceCatalog.from_arrays(None, sizes=sizes[names], names=names)
-
-    def D(self, reference, metric, image_size=224, summary="mean"):
-        key = {"reference": reference, "metric": metric}
-        key |= {"image_size": image_size, "summary": summary}
-        chosen = self.divergences
-        for column, value in key.items():
-            chosen = chosen[chosen[column] == value]
-        return chosen.set_index("target").loc[self.targets.index, self.sizes.index]
 
 
 def evaluate(
@@ -122,7 +82,7 @@ def evaluate(
     names=None,
     sizes=None,
     table=None,
-    training="group",
+    split="as told",
     **settings,
 ):
     """Evaluate on the means over seeds, or on another `table` of performances."""
@@ -136,7 +96,7 @@ def evaluate(
         D[names],
         improvement[names],
         baseline=baseline,
-        training=truth.training if training == "group" else None,
+        training=truth.split if split == "as told" else split,
     )
 
 
@@ -145,65 +105,68 @@ def accuracy_row(result, selector="P2L"):
 
 
 def describe(report, truth):
-    report.add("## What was measured")
-    targets = truth.targets.copy()
-    targets["none (B4)"] = truth.baseline
-    targets["best"] = truth.performance.max(axis=1)
-    targets["best source"] = truth.performance.idxmax(axis=1)
-    targets["SqueezeNet from ImageNet (B2)"] = truth.imagenet["imagenet"]
-    targets["SqueezeNet from random weights"] = truth.imagenet["none"]
-    report.table(targets)
-    report.add("Mean improvement I of each source, over the targets of each group:")
+    report.add("## Does the source matter?")
+    rows, means, text = matters(truth)
+    columns = ["n_train", "n_test", "n_classes"]
+    table = truth.targets[columns].join(rows)
+    table.insert(7, "which", truth.performance.idxmax(axis=1))
+    report.table(table)
+    report.add("Means over the targets of each kind:")
+    report.table(means)
+    report.add(text)
+    report.add("Mean improvement I of each source, over the targets of each kind:")
     sources = truth.sizes.to_frame("size")
-    for group, rows in [("training", truth.training), ("held out", ~truth.training)]:
-        sources[f"on {group} targets"] = truth.improvement[rows].mean()
-    sources["spread over seeds"] = (
-        pd.concat(
-            {
-                seed: table[truth.sizes.index].sub(table["none"], axis=0)
-                for seed, table in truth.by_seed.items()
-            }
-        )
-        .groupby(level=1)
-        .std()
-        .mean()
-    )
+    for kind in truth.kinds.unique():
+        sources[kind] = truth.improvement[truth.kinds == kind].mean()
     report.table(sources.sort_values("size", ascending=False))
-    small = truth.records[truth.records["architecture"] == "small_resnet"]
-    long = truth.long[truth.sizes.index].sub(truth.long["none"], axis=0)
-    short = truth.by_seed[0][truth.sizes.index].sub(truth.by_seed[0]["none"], axis=0)
+    seconds = truth.records["seconds"].astype(float)
     report.add(
-        f"With {truth.long_steps} steps in place of {truth.steps} (seed 0), random "
-        f"weights reach {truth.long['none'].mean():.3f} in place of "
-        f"{truth.by_seed[0]['none'].mean():.3f}, the mean over sources "
-        f"{truth.long[truth.sizes.index].mean(axis=None):.3f} in place of "
-        f"{truth.by_seed[0][truth.sizes.index].mean(axis=None):.3f}, and transfer is "
-        f"better than random weights in {(long > 0).mean(axis=None):.0%} of the cells "
-        f"in place of {(short > 0).mean(axis=None):.0%}. The two rank the sources of a "
-        f"target with a mean Spearman correlation of {spearman_score(long, short):.3f}."
+        f"{len(truth.records)} trainings; one took {seconds.median():.1f} s (median), "
+        f"all together {seconds.sum() / 3600:.2f} h of one worker."
     )
+    if truth.zoo == "A":
+        compare_recipes(report, truth, Truth("A", "paper"))
+
+
+def compare_recipes(report, truth, papers):
+    """What the recipe of the targets changes, seed by seed alike."""
+    names = list(truth.sizes.index)
+    rows, gains = {}, []
+    for recipe, table in [
+        ("paper's", papers.by_seed[0]),
+        ("default", truth.by_seed[0]),
+    ]:
+        gains.append(table[names].sub(table["none"], axis=0))
+        rows[recipe] = {
+            "random weights": table["none"].mean(),
+            "mean source": table[names].mean(axis=None),
+            "best source": table[names].max(axis=1).mean(),
+            "sources better than random weights": (gains[-1] > 0).mean(axis=None),
+        }
+    report.add("What the recipe changes, mean accuracies with seed 0:")
+    report.table(pd.DataFrame(rows).T.rename_axis("recipe"))
     report.add(
-        f"{len(truth.records)} trainings; one of the small network took "
-        f"{small['seconds'].astype(float).median():.1f} s (median), all together "
-        f"{truth.records['seconds'].astype(float).sum() / 3600:.2f} h of one worker."
+        "The two rank the sources of a target with a mean Spearman correlation of "
+        f"{spearman_score(*gains):.3f}."
     )
 
 
 def choose(report, truth):
-    """k, divergence and reference network, by the training group alone (Figure 1)."""
-    report.add("## k, divergence and reference network, learned on the training group")
+    """k, divergence and reference network, by the targets that teach (Figure 1)."""
+    report.add("## k, divergence and reference network")
+    learning = truth.learning
     rows = []
     for reference in ("squeezenet", "mobilenet"):
         for metric in PAPER:
             D = truth.D(reference, metric)
             fitted = SourceSelector(truth.catalog(), metric="precomputed").fit(
-                D[truth.training], truth.improvement[truth.training]
+                D[learning], truth.improvement[learning]
             )
             group = evaluate_selectors(
                 {"P2L": SourceSelector(truth.catalog(), metric="precomputed")},
-                D[truth.training],
-                truth.improvement[truth.training],
-                baseline=truth.baseline[truth.training],
+                D[learning],
+                truth.improvement[learning],
+                baseline=truth.baseline[learning],
             )
             judged = accuracy_row(evaluate(truth, D))
             rows.append(
@@ -213,29 +176,39 @@ def choose(report, truth):
                     "k": fitted.k_,
                     "from": fitted.k_interval_[0],
                     "to": fitted.k_interval_[1],
-                    "training ρ": fitted.k_curve_[:, 2].max(),
-                    "training ρ, leave-one-out": accuracy_row(group)["Spearman"],
-                    "held-out ρ": judged["Spearman"],
-                    "held-out best picked": judged["best picked"],
-                    "held-out most picks": judged["most picks"],
+                    "ρ of those that teach": fitted.k_curve_[:, 2].max(),
+                    "leave-one-out": accuracy_row(group)["Spearman"],
+                    "ρ": judged["Spearman"],
+                    "best picked": judged["best picked"],
+                    "most picks": judged["most picks"],
                 }
             )
     frame = pd.DataFrame(rows).set_index(["reference", "divergence"])
-    frame.to_csv(RESULTS / "divergences_and_k.csv", float_format="%.5f")
+    frame.to_csv(RESULTS / truth.zoo / "divergences_and_k.csv", float_format="%.5f")
     report.table(frame)
-    chosen = frame["training ρ, leave-one-out"].idxmax()
-    report.add(
-        f"Chosen by the training group's leave-one-out correlation: **{chosen[1]}** of "
-        f"**{chosen[0]}**. The held-out columns took no part in the choice.\n\n"
-        "![Figure 1](figures/figure1_k_curves.png)"
-    )
+    chosen = frame["leave-one-out"].idxmax()
+    if truth.split is None:
+        report.add("Judged by what zoo A chose.")
+    else:
+        report.add(
+            "Chosen by the leave-one-out correlation of the targets that only teach: "
+            f"**{chosen[1]}** of **{chosen[0]}**. The last three columns, of the "
+            "targets that judge, took no part in the choice."
+        )
+    report.add(f"![Figure 1](figures/{truth.zoo}/figure1_k_curves.png)")
     return chosen
 
 
-def held_out(report, truth, chosen):
-    report.add("## Held-out targets: Tables 1, 2 and 3")
+def judge(report, truth, chosen):
+    report.add(
+        "## All targets, each left out in turn: Tables 1, 2 and 3"
+        if truth.split is None
+        else "## Held-out targets: Tables 1, 2 and 3"
+    )
     result = evaluate(truth, truth.D(*chosen))
-    result.targets.to_csv(RESULTS / "held_out.csv", index=False, float_format="%.5f")
+    result.targets.to_csv(
+        RESULTS / truth.zoo / "judged.csv", index=False, float_format="%.5f"
+    )
     report.summary(result, "accuracy")
     report.add(
         "Relative gain of P2L over each baseline (Table 3), and its ρ (Table 2):"
@@ -257,36 +230,32 @@ def held_out(report, truth, chosen):
         "random weights."
     )
     report.add(
-        "![Figure 7](figures/figure7_picks.png)\n\n"
-        "![Figure 6](figures/figure6_scores.png)"
+        f"![Figure 7](figures/{truth.zoo}/figure7_picks.png)\n\n"
+        f"![Figure 6](figures/{truth.zoo}/figure6_scores.png)"
     )
-    known = [t for t in own.index if t.removesuffix("_b") in truth.sizes.index]
-    large = own.index[truth.targets.loc[own.index, "n_train"] >= 250]
-    rho = own["spearman"]
+    rho, kinds = own["spearman"], truth.kinds[own.index]
     report.add(
-        f"Mean ρ is {rho[known].mean():.3f} on the {len(known)} targets whose kind of "
-        f"images is among the sources, {rho.drop(known).mean():.3f} on the "
-        f"{len(rho) - len(known)} others; {rho[large].mean():.3f} on the {len(large)} "
-        f"targets of at least 250 images, {rho.drop(large).mean():.3f} on the smaller "
-        "ones."
+        "Mean ρ by what sources have seen: "
+        + ", ".join(
+            f"{value:.3f} ({kind})" for kind, value in rho.groupby(kinds).mean().items()
+        )
+        + "."
     )
     report.add("Where P2L loses, its pick against the best source, per target:")
     lost = own[own["picked_best"] < 1].copy()
     lost["best source"] = truth.performance.idxmax(axis=1)
     columns = ["pick", "best source", "performance", "best_performance"]
     report.table(lost[[*columns, "picks_to_best", "regret_at_1"]])
-
-
-def leave_one_out(report, truth, chosen):
-    report.add("## All targets, leave-one-target-out")
-    report.summary(evaluate(truth, truth.D(*chosen), training=None), "accuracy")
+    if truth.split is not None:
+        report.add("## All targets, each left out in turn")
+        report.summary(evaluate(truth, truth.D(*chosen), split=None), "accuracy")
 
 
 def effects(report, truth, chosen):
     """What limits the correlation: one change at a time, judged on held-out targets."""
     report.add("## What limits it: one change at a time")
     reference, metric = chosen
-    D, held = truth.D(*chosen), ~truth.training
+    D, held = truth.D(*chosen), truth.judged
     rows = {"as above": accuracy_row(evaluate(truth, D))}
     rows["the other reference network"] = accuracy_row(
         evaluate(
@@ -315,15 +284,15 @@ def effects(report, truth, chosen):
     )
     rows["k = -1"] = accuracy_row(evaluate(truth, D, k=-1.0))
     best_k = SourceSelector(truth.catalog(), metric="precomputed").fit(
-        D[~truth.training], truth.improvement[~truth.training]
+        D[held], truth.improvement[held]
     )
     rows[f"the best k for these targets ({best_k.k_:.2f})"] = accuracy_row(
         evaluate(truth, D, k=best_k.k_)
     )
     for seed, table in truth.by_seed.items():
         rows[f"seed {seed} alone"] = accuracy_row(evaluate(truth, D, table=table))
-    rows[f"seed 0 alone, {truth.long_steps} steps in place of {truth.steps}"] = (
-        accuracy_row(evaluate(truth, D, table=truth.long))
+    rows["seed 0 alone, the paper's recipe"] = accuracy_row(
+        evaluate(truth, D, table=Truth("A", "paper").by_seed[0])
     )
     rows["number of classes in place of size"] = accuracy_row(
         evaluate(truth, D, sizes=truth.n_classes)
@@ -331,7 +300,7 @@ def effects(report, truth, chosen):
     rows["size times number of classes"] = accuracy_row(
         evaluate(truth, D, sizes=truth.sizes * truth.n_classes)
     )
-    for whose, chosen_rows in [("training", truth.training), ("held-out", held)]:
+    for whose, chosen_rows in [("training", truth.learning), ("held-out", held)]:
         quality = truth.improvement[chosen_rows].mean()
         oracle = ", which no one knows beforehand" if whose == "held-out" else ""
         rows[f"mean improvement on {whose} targets in place of log size{oracle}"] = (
@@ -347,7 +316,7 @@ def effects(report, truth, chosen):
         evaluate(truth, D, names=large)
     )
     frame = pd.DataFrame(rows).T.rename_axis("change")
-    frame.to_csv(RESULTS / "effects.csv", float_format="%.5f")
+    frame.to_csv(RESULTS / truth.zoo / "effects.csv", float_format="%.5f")
     report.table(frame)
     report.add(
         "Rows with other training targets, seeds, steps or sources are judged by their "
@@ -371,17 +340,13 @@ def effects(report, truth, chosen):
 
 def merged(report, truth, chosen):
     report.add("## The merged source (section 4.3.3)")
-    held = ~truth.training
     I, D = truth.improvement, truth.D(*chosen)  # noqa: E741
     rows = {}
     for name in MEMBERS:
         difference = I[MERGED] - I[name]
         rows[name] = {
             "size": truth.sizes[name],
-            "merged is better, training targets": f"{(difference[~held] > 0).sum()} of "
-            f"{(~held).sum()}",
-            "merged is better, held-out targets": f"{(difference[held] > 0).sum()} of "
-            f"{held.sum()}",
+            "merged is better": f"{(difference > 0).sum()} of {len(I)} targets",
             "mean difference, all": difference.mean(),
             "ρ of difference and divergence from it": spearman_score(
                 [difference], [D[name]]
@@ -395,44 +360,44 @@ def merged(report, truth, chosen):
         f"{len(truth.sizes)} on average and is the best of all for "
         f"{(rank == 1).sum()} of {len(rank)} targets; it beats all four of its members "
         f"at once on {(I[MERGED] > best).sum()}.\n\n"
-        "![Figure 8](figures/figure8_merged.png)"
+        f"![Figure 8](figures/{truth.zoo}/figure8_merged.png)"
     )
 
 
 def figures(truth, chosen):
-    reference, metric = chosen
-    fitted, held = {}, ~truth.training
+    (reference, metric), folder = chosen, FIGURES / truth.zoo
+    fitted, learning, held = {}, truth.learning, truth.judged
+    whose = "all targets" if truth.split is None else "held-out targets"
     for name in PAPER:
         selector = SourceSelector(truth.catalog(), metric="precomputed")
         fitted[name] = selector.fit(
-            truth.D(reference, name)[truth.training],
-            truth.improvement[truth.training],
+            truth.D(reference, name)[learning], truth.improvement[learning]
         )
     p2l, D = fitted[metric], truth.D(*chosen)
     y = truth.improvement
     save(
         KCurveDisplay.from_predictions({m: s.k_curve_ for m, s in fitted.items()}),
-        FIGURES / "figure1_k_curves.png",
-        f"training targets, {reference}",
+        folder / "figure1_k_curves.png",
+        f"targets that teach, {reference}",
     )
     save(
         SizeSimilarityDisplay.from_predictions(
             truth.sizes, D[held], y[held], metric=metric, standardize=True
         ),
-        FIGURES / "figure4_size_similarity.png",
-        "held-out targets",
+        folder / "figure4_size_similarity.png",
+        whose,
     )
     save(
         SourceSizesDisplay.from_estimator(p2l),
-        FIGURES / "figure5_sizes.png",
+        folder / "figure5_sizes.png",
         "sources",
     )
     save(
         ScoreImprovementDisplay.from_estimator(
             p2l, D[held], y[held], target_names=list(y.index[held])
         ),
-        FIGURES / "figure6_scores.png",
-        "held-out targets",
+        folder / "figure6_scores.png",
+        whose,
     )
     catalog = truth.catalog()
     everyone = {"P2L": p2l}
@@ -441,11 +406,11 @@ def figures(truth, chosen):
         ("nearest (B5)", NearestSource(catalog, metric="precomputed")),
         ("constant", ConstantRanking(catalog)),
     ]:
-        everyone[name] = selector.fit(D[truth.training], y[truth.training])
+        everyone[name] = selector.fit(D[learning], y[learning])
     save(
         PicksDisplay.from_estimator(everyone, D[held], y[held]),
-        FIGURES / "figure7_picks.png",
-        "held-out targets",
+        folder / "figure7_picks.png",
+        whose,
     )
     save(
         SourceComparisonDisplay.from_predictions(
@@ -456,13 +421,13 @@ def figures(truth, chosen):
             metric=metric,
             target_names=list(y.index),
         ),
-        FIGURES / "figure8_merged.png",
+        folder / "figure8_merged.png",
         "all targets",
     )
     target = "vegetables"
     save(
         RankingDisplay.from_estimator(p2l, D.loc[[target]]),
-        FIGURES / "ranking.png",
+        folder / "ranking.png",
         f"ranking for {target}",
     )
 
@@ -473,7 +438,7 @@ def elsewhere(report):
     if not folder.exists():
         print(f"no other matrices in {folder}; set SKLEARN_P2L_DATA")
         return
-    report.add("## Transfer matrices of others, leave-one-target-out")
+    report.add("# Transfer matrices of others, leave-one-target-out")
     frame = pd.read_csv(folder / "prompt_transfer_t5.csv")
     performance = frame.pivot(index="target", columns="source", values="performance")
     baseline = frame.groupby("target")["baseline"].first()

@@ -1,9 +1,9 @@
-"""Rankings by evidence against equation 2, on the matrix that `run.py` has measured.
+"""Rankings by evidence against equation 2, on the matrices that `run.py` has measured.
 
     python benchmarks/transfer/evidence.py --folder work/transfer
 
 needs the sources' networks in the folder of `run.py` (it trains them if they are not
-there, about 12 minutes), and takes about six minutes then. Writes
+there, about 20 minutes), and takes about ten minutes then. Writes
 results/evidence.csv and EVIDENCE.md.
 """
 
@@ -14,20 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from evaluate import RESULTS, Truth
-from report import Report
-from run import embedder, train_zoo
+from report import Report, bootstrap_interval
+from run import adapt_zoo, embedder, published, train_zoo
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from tasks import load_tasks
+from truth import KINDS, RESULTS, Truth
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability import reliability
 
-from sklearn_p2l import EvidenceSelector, SourceSelector
+from sklearn_p2l import EvidenceSelector, SourceCatalog, SourceSelector
 from sklearn_p2l.datasets import load_transfer_results
 from sklearn_p2l.evaluation import evaluate_selectors
-from sklearn_p2l.selection import _opened
+from sklearn_p2l.selection import NearestSource, _opened
 
 HERE = Path(__file__).parent
 REGRETS = [f"regret_at_{n}" for n in (1, 2, 3)]
@@ -57,6 +57,10 @@ SETTINGS = {
     ),
     **{f"all, {n} opened": dict(signals=ALL, n_opened=n) for n in (3, 5, 8)},
 }
+# Those that can rank a source of which nothing is known but its size and its weights.
+WITHOUT_VECTORS = ["size", "prior", *OPENED, "opened", "prior and opened", "all"]
+# How the sources of a zoo are trained, and the size in pixels of what they see.
+ZOOS = {"A": (train_zoo, 24), "B": (adapt_zoo, 64)}
 # Timed: one target after another, nothing remembered from before.
 TIMED = ["equation 2", "one pass", "logme", "all, 3 opened", "all, 5 opened", "all"]
 
@@ -65,53 +69,120 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", required=True, help="that of run.py")
     folder = Path(parser.parse_args().folder)
-    sources, targets = load_tasks()
-    truth, tasks = Truth(), list(targets.values())
-    splits = {"leave one out": None, "held out": truth.training}
+    sources, all_targets = load_tasks()
     settings = dict(image_size=64, class_means=True)
     reference = embedder("squeezenet", memory=folder / "vectors", **settings)
-    zoo = train_zoo(sources, reference, folder, n_jobs=2)
-    selectors = {
-        "equation 2": make_pipeline(reference, SourceSelector(zoo, metric="euclidean")),
+    cold_reference = embedder("squeezenet", **settings)
+    page, frames = Report(), []
+    page.add(TEXT)
+    for zoo, (train, image_size) in ZOOS.items():
+        truth = Truth(zoo)
+        targets = {name: all_targets[name] for name in truth.targets.index}
+        catalog = train(sources, reference, folder, n_jobs=2)
+        selectors = selectors_of(catalog, reference, image_size, folder / "features")
+        splits = {"leave one out": None}
+        if zoo == "A":
+            splits["held out"] = truth.split
+        for split, mask in splits.items():
+            frames.append(judge(page, selectors, catalog, truth, targets, split, mask))
+        tasks = list(targets.values())
+        page.add(RELIABILITY)
+        page.table(how_sure(selectors["all"], tasks, truth))
+        page.add(COSTS)
+        page.table(costs(selectors, cold_reference, tasks, truth))
+        if zoo == "B":
+            catalog = SourceCatalog([*catalog, *published()])
+            with_it = {
+                name: clone(selectors[name]).set_params(sources=catalog)
+                for name in WITHOUT_VECTORS
+            }
+            with_it["all"].set_params(signals="auto")
+            split = "leave one out, the published network among the sources"
+            frames.append(judge(page, with_it, catalog, truth, targets, split, None))
+    results = at_full_size()
+    for split, result in results.items():
+        add_table(page, "A", split, result)
+        frames.append(result.targets.assign(zoo="A", split=split))
+    columns = ["zoo", "split", "selector", "target", "performance", *MEASURES]
+    frame = pd.concat(frames)[columns]
+    frame.to_csv(RESULTS / "evidence.csv", index=False, float_format="%.4f")
+    page.write(HERE / "EVIDENCE.md")
+
+
+def selectors_of(catalog, reference, image_size, memory):
+    return {
+        "equation 2": make_pipeline(
+            reference, SourceSelector(catalog, metric="euclidean")
+        ),
+        "nearest": make_pipeline(reference, NearestSource(catalog, metric="euclidean")),
         **{
             name: EvidenceSelector(
-                zoo,
+                catalog,
                 embedder=reference,
-                image_size=24,
-                memory=folder / "features",
+                image_size=image_size,
+                memory=memory,
                 **own,
             )
             for name, own in SETTINGS.items()
         },
     }
-    results = {
-        split: evaluate_selectors(
-            selectors,
-            tasks,
-            truth.improvement,
-            baseline=truth.baseline,
-            training=training,
-        )
-        for split, training in splits.items()
+
+
+def judge(page, selectors, catalog, truth, targets, split, training):
+    """Add the tables of one zoo and one split to the page; return the rows."""
+    improvement = truth.improvements_by(catalog.names)
+    result = evaluate_selectors(
+        selectors,
+        list(targets.values()),
+        improvement,
+        baseline=truth.baseline,
+        training=training,
+    )
+    add_table(page, truth.zoo, split, result)
+    if "nearest" in selectors:
+        page.add(AHEAD)
+        page.table(ahead(result, truth))
+        page.add("*All*, by what the sources have seen of the targets:")
+        own = result.targets[result.targets["selector"] == "all"].set_index("target")
+        kinds = truth.kinds[own.index]
+        means = own[MEASURES].groupby(kinds).mean().reindex(KINDS).dropna(how="all")
+        page.table(means.rename_axis("kind"))
+    return result.targets.assign(zoo=truth.zoo, split=split)
+
+
+def add_table(page, zoo, split, result):
+    n_targets = result.targets["target"].nunique()
+    page.add(f"## Zoo {zoo}, {split}: {n_targets} targets")
+    page.table(table_of(result))
+
+
+def ahead(result, truth):
+    """Accuracy of the pick of all evidence less that of simple rules."""
+    picks = result.targets.pivot(
+        index="target", columns="selector", values="performance"
+    )
+    others = {
+        "the nearest source": picks["nearest"],
+        "the largest": picks["size"],
+        "the prior": picks["prior"],
+        "equation 2": picks["equation 2"],
+        "a random source": truth.performance.mean(axis=1),
+        "the published network (B2)": truth.imagenet["imagenet"],
+        "random weights": truth.baseline,
     }
-    results |= at_full_size(splits)
-    frame = pd.concat(r.targets.assign(split=split) for split, r in results.items())
-    columns = ["selector", "split", "target", *MEASURES]
-    frame[columns].to_csv(RESULTS / "evidence.csv", index=False, float_format="%.4f")
-    page = Report()
-    page.add(TEXT)
-    for split, result in results.items():
-        n_targets = result.targets["target"].nunique()
-        page.add(f"## {split.capitalize()}: {n_targets} targets")
-        page.table(table_of(result))
-    page.add(RELIABILITY)
-    page.table(how_sure(selectors["all"], tasks, truth))
-    page.add(COSTS)
-    page.table(costs(selectors, embedder("squeezenet", **settings), tasks, truth))
-    page.write(HERE / "EVIDENCE.md")
+    rows = {}
+    for name, other in others.items():
+        difference = (picks["all"] - other.loc[picks.index]).to_numpy()
+        low, high = bootstrap_interval(difference)
+        rows[name] = {
+            "its accuracy": other.loc[picks.index].mean(),
+            "all": picks["all"].mean(),
+            "difference": f"{difference.mean():+.3f} ({low:+.3f} to {high:+.3f})",
+        }
+    return pd.DataFrame(rows).T.rename_axis("less that of")
 
 
-def at_full_size(splits):
+def at_full_size():
     """The same without opening networks, by the vectors that come with the package."""
     bundled = load_transfer_results()
     improvement = pd.DataFrame(
@@ -125,14 +196,14 @@ def at_full_size(splits):
         },
     }
     return {
-        f"{split}, 224 pixels": evaluate_selectors(
+        f"{split}, reference at 224 pixels": evaluate_selectors(
             selectors,
             bundled.vectors,
             improvement,
             baseline=bundled.baseline,
             training=training,
         )
-        for split, training in splits.items()
+        for split, training in [("leave one out", None), ("held out", bundled.training)]
     }
 
 
@@ -211,11 +282,11 @@ TEXT = """# Ranking by evidence
 
 What `python benchmarks/transfer/evidence.py --folder work/transfer` has measured, on
 the sources, targets and improvements of [README.md](README.md). Each ranker learns from
-training targets alone and is judged on others: all but one at a time, or the seven of
-the training group and the ten that are held out. *Picked best*: share of targets whose
-best source ranks first. *Regret@n*: what the best of the first n lacks of the best
-accuracy, relative. *Difference*: to equation 2. Intervals are 95 % of bootstrap
-resamples of the targets.
+training targets alone and is judged on others: all but one at a time, or, in zoo A, the
+seven of the training group and the ten that are held out. *Picked best*: share of
+targets whose best source ranks first. *Regret@n*: what the best of the first n lacks of
+the best accuracy, relative. *Difference*: to the first row. Intervals are 95 % of
+bootstrap resamples of the targets.
 
 Single signals are named as in `EvidenceSelector`. *One pass*: size, prior, divergence
 and separability, which open no source. *All*: these and LogME, probe and neighbours of
@@ -223,13 +294,18 @@ every source's own features, which is what `signals="auto"` takes; *n opened*: o
 first n by the others alone. *Nothing measured*: equal weights, no prior. The reference
 network sees images of 64 pixels, as fast as a source sees them; in the last two tables,
 which are made from `load_transfer_results()` alone, of 224.
+
+Of the published network nothing is known that a divergence could compare. Where it is
+among the sources, *all* is what `signals="auto"` takes then: size, prior and the
+signals of opened networks.
 """
-RELIABILITY = """## How sure
+AHEAD = """Accuracy after fine-tuning of the first by *all*, less that of others:"""
+RELIABILITY = """### How sure
 
 Of all pairs of a target, left out, and a source, by the chance that `predict_proba` or
 `transfer_proba` of *all* computes: its mean, and the share for which it came true.
 """
-COSTS = """## What it costs
+COSTS = """### What it costs
 
 The ranking of one target by 15 sources: passes of the target through a network, the
 reference network's included, and the median of the seconds, with nothing remembered.

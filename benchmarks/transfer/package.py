@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from evaluate import Truth
 from run import embedder
 from tasks import load_tasks
+from truth import Truth
 
 import sklearn_p2l
 
@@ -47,7 +47,7 @@ def main():
         target_vectors=vectors[len(sources) :],
         n_class_means=[len(own) for own in means],
         class_means=np.vstack(means),
-        training=truth.training,
+        training=truth.learning,
         improvements=truth.improvement.to_numpy(),
         baseline=truth.baseline.to_numpy(),
     )

@@ -66,7 +66,7 @@ _PARTS = {
     "monkeys": ("monkeys", "all", {"train": 400, "test": None}),
     "sign_digits": ("sign_digits", "all", {"train": 150, "test": None}),
     "characters_a": ("omniglot_chars", "a", {"train": 300, "test": None}),
-    "characters_b": ("omniglot_chars", "b", {"train": 500, "test": None}),
+    "characters_b": ("omniglot_chars", "b", {"train": 300, "test": None}),
 }
 # Section 4.3.3 of the paper: several sources as one. Its images are theirs.
 MERGED = {"photos_merged": ["scenes", "clothing", "fruit", "trash"]}

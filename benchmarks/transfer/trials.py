@@ -1,0 +1,167 @@
+"""What trials of the first three gain over the first, and what all of it costs.
+
+    python benchmarks/transfer/trials.py --folder work/transfer
+
+needs the sources' networks and the tables that `run.py` has written. For each target,
+left out in turn, the sources are ranked by all evidence, and `FineTuner` tries the
+first three; what the source that it takes is worth is the mean over the seeds of the
+matrix. About half an hour on two cores. Writes results/trials.csv and TRIALS.md.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from report import Report, bootstrap_interval
+from run import (
+    FROM_RANDOM_WEIGHTS,
+    SMALL,
+    adapt_zoo,
+    embedder,
+    published,
+    train_zoo,
+)
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from tasks import load_tasks
+from truth import RESULTS, Truth
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sklearn_p2l import EvidenceSelector, FineTuner, SourceCatalog
+from sklearn_p2l._files import atomic_write
+
+HERE = Path(__file__).parent
+# How sources and targets of a zoo are trained; B has the published network, too.
+ZOOS = {
+    "A": (train_zoo, SMALL, lambda: []),
+    "B": (adapt_zoo, FROM_RANDOM_WEIGHTS, published),
+}
+N_CANDIDATES = 3
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", required=True, help="that of run.py")
+    parser.add_argument("--n-jobs", type=int, default=2, help="trainings at a time")
+    options = parser.parse_args()
+    folder = Path(options.folder)
+    records = folder / "trials"
+    records.mkdir(parents=True, exist_ok=True)
+    sources, tasks = load_tasks()
+    settings = dict(image_size=64, class_means=True)
+    reference = embedder("squeezenet", memory=folder / "vectors", **settings)
+    for zoo, (train, classifier, more) in ZOOS.items():
+        truth = Truth(zoo)
+        catalog = SourceCatalog([*train(sources, reference, folder, 2), *more()])
+        selector = EvidenceSelector(
+            catalog,
+            embedder=reference,
+            image_size=classifier.image_size,
+            memory=folder / "features",
+        )
+        # Computed once, and remembered by all that follow.
+        targets = [tasks[name] for name in truth.targets.index]
+        selector.fit(targets, truth.improvements_by(catalog.names))
+        Parallel(n_jobs=options.n_jobs, verbose=5)(
+            delayed(run)(records, zoo, name, selector, classifier, tasks)
+            for name in truth.targets.index
+        )
+    rows = [json.loads(path.read_text()) for path in sorted(records.glob("*.json"))]
+    frame = pd.DataFrame(rows).sort_values(["zoo", "target"])
+    frame.to_csv(RESULTS / "trials.csv", index=False, float_format="%.4f")
+    write(frame)
+
+
+def run(records, zoo, name, selector, classifier, tasks):
+    """One target: what is tried, what is taken, what they are worth."""
+    path = records / f"{zoo}--{name}.json"
+    if path.exists():
+        return
+    torch.set_num_threads(1)
+    truth, catalog = Truth(zoo), selector.sources
+    improvement = truth.improvements_by(catalog.names)
+    others = truth.targets.index.drop(name)
+    selector = clone(selector).fit([tasks[n] for n in others], improvement.loc[others])
+    selector.set_params(memory=None)  # its cost is part of the cost
+    start = time.perf_counter()
+    ranking = selector.predict([tasks[name]])[0]
+    ranked = time.perf_counter() - start
+    tuner = FineTuner(
+        FrozenEstimator(selector),
+        catalog,
+        clone(classifier).set_params(random_state=0),
+        n_candidates=N_CANDIDATES,
+    )
+    start = time.perf_counter()
+    tuner.fit(tasks[name])
+    total = time.perf_counter() - start
+    worth = truth.everything.loc[name, list(catalog.names)]
+    record = dict(
+        zoo=zoo,
+        target=name,
+        n_sources=len(catalog),
+        first=ranking[0],
+        taken=tuner.source_,
+        best=worth.idxmax(),
+        accuracy_of_first=worth[ranking[0]],
+        accuracy_of_taken=worth[tuner.source_],
+        accuracy_of_best_tried=worth[ranking[:N_CANDIDATES]].max(),
+        accuracy_of_best=worth.max(),
+        seconds_of_ranking=ranked,
+        seconds_of_trials=sum(row["seconds"] for row in tuner.candidates_),
+        seconds=total,
+    )
+    with atomic_write(path) as file:
+        file.write(json.dumps(record).encode())
+
+
+def write(frame):
+    page = Report()
+    page.add(TEXT)
+    rows = {}
+    for zoo, own in frame.groupby("zoo"):
+        best, n = own["accuracy_of_best"], own["n_sources"].iloc[0]
+        row = rows[f"zoo {zoo}, {len(own)} targets, {n} sources"] = {}
+        for label, column in [
+            ("the first", "accuracy_of_first"),
+            ("taken by trials", "accuracy_of_taken"),
+            ("the best of those tried", "accuracy_of_best_tried"),
+        ]:
+            regret = ((best - own[column]) / best).to_numpy()
+            low, high = bootstrap_interval(regret)
+            row[label] = f"{regret.mean():.1%} ({low:.1%} to {high:.1%})"
+        trial = own["seconds_of_trials"] / N_CANDIDATES
+        last = own["seconds"] - own["seconds_of_trials"] - own["seconds_of_ranking"]
+        everything = trial * n + last
+        row["seconds"] = f"{own['seconds'].median():.0f}"
+        row["share of the cost of trying all"] = (
+            f"{(own['seconds'] / everything).median():.0%}"
+        )
+        row["ranking alone"] = (
+            f"{(own['seconds_of_ranking'] / everything).median():.1%}"
+        )
+    page.table(pd.DataFrame(rows).T.rename_axis("zoo"))
+    page.add("Target by target:")
+    columns = ["zoo", "target", "first", "taken", "best"]
+    columns += [c for c in frame if c.startswith("accuracy")]
+    page.table(frame[columns].set_index(["zoo", "target"]))
+    page.write(HERE / "TRIALS.md")
+
+
+TEXT = """# Trials of the first three
+
+Written by `python benchmarks/transfer/trials.py --folder work/transfer`. Regret: what
+the source lacks of the accuracy of the best source there is, relative; in brackets 95 %
+of bootstrap resamples of the targets. Trials train each candidate on two thirds of the
+target, three times, and validate on the rest; the winner is then trained on everything.
+Trying all means the same for every source.
+"""
+
+
+if __name__ == "__main__":
+    main()
