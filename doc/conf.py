@@ -121,18 +121,26 @@ def write_tables(folder):
         table = table[columns].rename(columns=lambda column: column.replace("_", " "))
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.2f")
 
-    learned = pd.read_csv(results / "divergences_and_k.csv")
-    write("divergences_and_k", learned, ["reference", "divergence", "k", "held-out ρ"])
-    effects = pd.read_csv(results / "effects.csv").replace({"as above": "P2L"})
+    learned = pd.read_csv(results / "A" / "divergences_and_k.csv")
+    write("divergences_and_k", learned, ["reference", "divergence", "k", "ρ"])
+    effects = pd.read_csv(results / "A" / "effects.csv").replace({"as above": "P2L"})
     of_size = effects["change"].str.contains("P2L|size|small|merged")
     columns = ["change", "Spearman", "best picked", "accuracy"]
     write("effects", effects[of_size], columns)
-    held_out = pd.read_csv(results / "held_out.csv")
+    judged = pd.read_csv(results / "A" / "judged.csv")
     columns = ["target", "pick", "performance", "best_performance", "spearman"]
-    write("held_out", held_out[held_out["selector"] == "P2L"], columns)
+    write("judged", judged[judged["selector"] == "P2L"], columns)
     columns = ["performance", "picked_best", "spearman"]
-    rules = held_out.groupby("selector", sort=False)[columns].mean().reset_index()
+    rules = judged.groupby("selector", sort=False)[columns].mean().reset_index()
     write("rules", rules, ["selector", *columns])
+    columns = ["random weights", "ImageNet (B2)", "mean source", "best source"]
+    columns += ["spread over sources", "noise of a seed"]
+    by_kind = {
+        zoo.name: pd.read_csv(zoo / "matters.csv").groupby("kind")[columns].mean()
+        for zoo in sorted(results.glob("[AB]"))
+    }
+    by_kind = pd.concat(by_kind, names=["zoo"]).reset_index()
+    write("matters", by_kind, ["zoo", "kind", *columns])
 
 
 def setup(app):

@@ -926,6 +926,16 @@ def test_max_samples_reads_so_many_at_random(form, rng):
     assert_allclose(vectors[:1], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("form", [list, Images, iter])
+@pytest.mark.parametrize("max_samples", [12, "auto"])
+def test_a_damaged_image_is_named_by_its_number_in_the_dataset(form, max_samples):
+    images = [np.zeros((16, 16), np.uint8) for _ in range(12)]
+    images[7] = np.full((16, 16), np.nan)
+    embedder = small(max_samples=max_samples).fit([np.zeros((2, 16, 16), np.uint8)])
+    with pytest.raises(ValueError, match="dataset 0: image 7 "):
+        embedder.transform([form(images)])
+
+
 def test_reservoirs_draw_every_sample_equally_often():
     counts = np.zeros(20)
     for seed in range(2000):

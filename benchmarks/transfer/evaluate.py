@@ -107,6 +107,7 @@ def accuracy_row(result, selector="P2L"):
 def describe(report, truth):
     report.add("## Does the source matter?")
     rows, means, text = matters(truth)
+    rows.to_csv(RESULTS / truth.zoo / "matters.csv", float_format="%.5f")
     columns = ["n_train", "n_test", "n_classes"]
     table = truth.targets[columns].join(rows)
     table.insert(7, "which", truth.performance.idxmax(axis=1))

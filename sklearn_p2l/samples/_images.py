@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import joblib
@@ -22,6 +22,7 @@ from sklearn_p2l.samples._modality import Modality
 from sklearn_p2l.samples._sampling import (
     is_map_style,
     is_sequence,
+    numbers_of,
     random_rows,
     reservoir,
 )
@@ -330,7 +331,9 @@ def _numbered_batches(dataset, batch_size):
         for part in gen_batches(len(dataset), batch_size) if len(dataset) else ():
             yield list(enumerate(np.asarray(dataset[part]), start=part.start))
         return
-    images = enumerate(_items(dataset))
+    numbers = numbers_of(dataset)
+    numbers = count() if numbers is None else numbers.tolist()
+    images = zip(numbers, _items(dataset))
     while batch := list(islice(images, batch_size)):
         yield batch
 

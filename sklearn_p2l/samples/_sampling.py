@@ -18,6 +18,19 @@ class Subset:
         return self.dataset[int(self.rows[i])]
 
 
+class Drawn(list):
+    """Samples that were drawn from a dataset, and the numbers they have in it."""
+
+    def __init__(self, samples, rows):
+        super().__init__(samples)
+        self.rows = np.asarray(rows)
+
+
+def numbers_of(dataset):
+    """The numbers that errors call samples by, one for each; None for 0, 1, ..."""
+    return dataset.rows if isinstance(dataset, (Drawn, Subset)) else None
+
+
 def is_sequence(dataset):
     """Tell whether a dataset is a plain sequence of samples."""
     return isinstance(dataset, (list, tuple)) or (
@@ -50,7 +63,7 @@ def random_rows(samples, n_samples, rng):
     order = rng.permutation(len(samples))[:n_samples]
     if is_map_style(samples):
         return Subset(samples, order)
-    return [samples[i] for i in order]
+    return Drawn([samples[i] for i in order], order)
 
 
 def reservoir(stream, n_samples, rng):
@@ -58,7 +71,7 @@ def reservoir(stream, n_samples, rng):
     kept = []
     for i, sample in enumerate(stream):
         if len(kept) < n_samples:
-            kept.append(sample)
+            kept.append((sample, i))
         elif (j := rng.randint(i + 1)) < n_samples:
-            kept[j] = sample
-    return kept
+            kept[j] = (sample, i)
+    return Drawn([sample for sample, _ in kept], [i for _, i in kept])
