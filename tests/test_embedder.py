@@ -1104,3 +1104,20 @@ def test_class_means_of_labels_that_no_sample_has(rng):
     task = Task(rng.normal(size=(6, 3)), np.zeros((6, 2), dtype=int))
     vectors = DatasetEmbedder(class_means=True).fit_transform([task])
     assert vectors.class_means == (None,)
+
+
+def test_ready_features_with_columns_in_another_order_are_refused(rng):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(rng.random((6, 3)), columns=["a", "b", "c"])
+    embedder = DatasetEmbedder().fit([frame])
+    expected = embedder.transform([frame])
+    assert_allclose(embedder.transform([frame.to_numpy()]), expected)
+    permuted = frame[["a", "c", "b"]]
+    with pytest.raises(
+        ValueError, match="dataset 1: .*'c' in place of 'b' as column 1"
+    ):
+        embedder.transform([frame, permuted])
+    with pytest.raises(ValueError, match="dataset 1: .*in one order"):
+        DatasetEmbedder().fit([frame, permuted])
+    with pytest.raises(ValueError, match="3 wide"):
+        embedder.transform([frame.assign(d=1.0)])

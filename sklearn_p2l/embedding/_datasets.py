@@ -46,6 +46,38 @@ def check_kinds(datasets, wanted):
             )
 
 
+def width_of_features(datasets):
+    """The number of columns that ready features have, all of them the same."""
+    widths = {np.shape(dataset)[1] for dataset in datasets}
+    if len(widths) > 1:
+        raise ValueError(
+            "ready features must all be of one width, got datasets of "
+            f"{sorted(widths)} columns."
+        )
+    return widths.pop()
+
+
+def check_feature_names(datasets, names=None):
+    """Return the names of the columns of ready features, None where none has any.
+
+    Refuses datasets that name them otherwise, or in another order.
+    """
+    for i, dataset in enumerate(datasets):
+        own = list(getattr(dataset, "columns", ()))
+        if not own or not all(isinstance(name, str) for name in own):
+            continue
+        names = own if names is None else names
+        differ = [j for j, pair in enumerate(zip(own, names)) if len({*pair}) > 1]
+        if differ:
+            j = differ[0]
+            raise ValueError(
+                f"dataset {i}: columns of ready features must have the same names in "
+                f"all datasets, in one order, got {own[j]!r} in place of {names[j]!r} "
+                f"as column {j}; put them in one order, such as frame[columns]."
+            )
+    return names
+
+
 def check_features(dataset, n_features):
     """Return ready features as an array of float64, of the width seen in `fit`."""
     if getattr(dataset, "dtype", None) == np.uint8:

@@ -27,10 +27,12 @@ from sklearn_p2l._workers import as_worker, replacing_workers, this_process
 from sklearn_p2l.embedding._class_means import check_labels_stay, labels_of
 from sklearn_p2l.embedding._datasets import (
     check_datasets,
+    check_feature_names,
     check_features,
     check_kinds,
     naming,
     progress_over,
+    width_of_features,
 )
 from sklearn_p2l.embedding._summary import STATISTICS, finish, statistic_name, summarize
 from sklearn_p2l.exceptions import SignedFeaturesWarning
@@ -343,14 +345,9 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
     def _fit_features(self, datasets):
         features = [d for d in datasets if FEATURES.recognises(d)]
-        widths = {np.shape(d)[1] for d in features}
-        if len(widths) > 1:
-            raise ValueError(
-                "ready features must all be of one width, got datasets of "
-                f"{sorted(widths)} columns."
-            )
         self.layer_, self._takes = None, FEATURES.name
-        self.n_features_out_ = widths.pop()
+        self.n_features_out_ = width_of_features(features)
+        self._feature_names = check_feature_names(features)
         statistic = statistic_name(self.summary, self.proportion)
         self.fingerprint_ = f"features:{self.n_features_out_}:{statistic}"
         self.signed_ = any(
@@ -384,6 +381,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         self._check_unchanged()
         check_labels_stay(self.class_means, self.on_error)
         check_kinds(datasets, self._takes)
+        if self.layer_ is None:
+            check_feature_names(datasets, self._feature_names)
         labels = [labels_of(item) if self.class_means else None for item in X]
         given = list(zip(datasets, labels))
         keys = [self._key(*pair, i) for i, pair in enumerate(given)]
