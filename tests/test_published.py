@@ -1,5 +1,6 @@
 """Published networks: timm's, Hugging Face's, torchvision's; what is known of them."""
 
+import json
 import dataclasses
 import subprocess
 import sys
@@ -321,6 +322,23 @@ def test_random_weights_of_a_folder_follow_the_seed(tmp_path):
         for seed in (0, 0, 1)
     )
     assert one == same != other
+
+
+@pytest.mark.parametrize(
+    "claim, told",
+    [
+        ({"num_hidden_layers": 10**9}, "1,000,000,000 layers"),
+        ({"intermediate_size": 10**13}, "weights"),
+        ({"hidden_size": 2 * 10**18}, "cannot be built"),
+    ],
+)
+def test_configurations_beyond_all_memory_are_refused(claim, told, tmp_path):
+    vit(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | claim))
+    for weights in (None, "DEFAULT"):
+        with pytest.raises(ValueError, match=f"configuration of hf/.*{told}"):
+            networks.open_network(f"hf/{tmp_path}", weights=weights)
 
 
 def test_only_safetensors_are_read(tmp_path):

@@ -24,6 +24,8 @@ _PREFIX = "hf/"
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # What a processor's own resize and ours may differ by, in levels of 0..255.
 _MOST_LEVELS = 2.5
+# A configuration may come from anywhere. No image classifier is larger than this.
+_MOST_LAYERS, _MOST_WEIGHTS = 1_000, 10_000_000_000
 
 
 class HuggingFaceFamily(Family):
@@ -49,7 +51,9 @@ class HuggingFaceFamily(Family):
         auto, with_weights = _transformers(), settings.published is not None
         classifier = auto.AutoModelForImageClassification
         if not with_weights and "hf.config" in settings.metadata:
-            model = classifier.from_config(_config_from(settings.metadata["hf.config"]))
+            config = _config_from(settings.metadata["hf.config"])
+            _check_size(classifier, config, name)
+            model = classifier.from_config(config)
             content = json.loads(settings.metadata["hf.preprocessing"])
             preprocessing = _preprocessing_from(content)
         else:
@@ -57,11 +61,12 @@ class HuggingFaceFamily(Family):
             local = {"local_files_only": True}
             processor = auto.AutoImageProcessor.from_pretrained(folder, **local)
             preprocessing = preprocessing_of(processor, name)
+            config = auto.AutoConfig.from_pretrained(folder, **local)
+            _check_size(classifier, config, name)
             if with_weights:
                 local["use_safetensors"] = True
                 model = classifier.from_pretrained(folder, **local)
             else:
-                config = auto.AutoConfig.from_pretrained(folder, **local)
                 model = classifier.from_config(config)
         network = HuggingFaceNetwork(
             model,
@@ -116,6 +121,29 @@ class HuggingFaceNetwork(LayeredNetwork):
 
     def penultimate(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.passing(self.head, pixels, out=False)
+
+
+def _check_size(classifier: Any, config: Any, name: str) -> None:
+    """Refuse a configuration of a network that no memory would hold."""
+    layers = [
+        np.sum(value)
+        for key, value in config.to_dict().items()
+        if ("layers" in key or "depths" in key) and isinstance(value, (int, list))
+    ]
+    wanted = (
+        f"the configuration of {name} must be that of a network of at most "
+        f"{_MOST_LAYERS:,} layers and {_MOST_WEIGHTS:,} weights"
+    )
+    if max(layers, default=0) > _MOST_LAYERS:
+        raise ValueError(f"{wanted}, got {max(layers):,} layers.")
+    try:
+        with torch.device("meta"):  # which has no memory to run out of
+            weights = classifier.from_config(config).parameters()
+            n_weights = sum(value.numel() for value in weights)
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError(f"{wanted}, got one that cannot be built: {error}") from error
+    if n_weights > _MOST_WEIGHTS:
+        raise ValueError(f"{wanted}, got {n_weights:,} weights.")
 
 
 def preprocessing_of(processor: Any, architecture: str) -> Preprocessing:
