@@ -1,7 +1,7 @@
 """Published networks: timm's, Hugging Face's, torchvision's; what is known of them."""
 
-import json
 import dataclasses
+import json
 import subprocess
 import sys
 import weakref
