@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from report import Report, bootstrap_interval
 from run import adapt_zoo, embedder, published, train_zoo
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -23,6 +22,7 @@ from truth import KINDS, RESULTS, Truth
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reliability import reliability
+from report import Report, bootstrap_interval
 
 from sklearn_p2l import EvidenceSelector, SourceCatalog, SourceSelector
 from sklearn_p2l.datasets import load_transfer_results

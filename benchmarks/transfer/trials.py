@@ -17,7 +17,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from report import Report, bootstrap_interval
 from run import (
     FROM_RANDOM_WEIGHTS,
     SMALL,
@@ -32,6 +31,8 @@ from tasks import load_tasks
 from truth import RESULTS, Truth
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from report import Report, bootstrap_interval
+
 from sklearn_p2l import EvidenceSelector, FineTuner, SourceCatalog
 from sklearn_p2l._files import atomic_write
 
