@@ -21,7 +21,7 @@ from tasks import load_tasks
 from truth import KINDS, RESULTS, Truth
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from reliability import reliability
+from chances import reliability
 from report import Report, bootstrap_interval
 
 from sklearn_p2l import EvidenceSelector, SourceCatalog, SourceSelector

@@ -18,7 +18,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LinearRegression, RidgeCV
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from reliability import reliability
+from chances import reliability
 from report import bootstrap_interval
 from timing import DATA
 

@@ -1,0 +1,299 @@
+"""Kills, full disks, damaged records and crowds: is anything lost that was finished?
+
+    python benchmarks/reliability/faults.py --kills 50
+
+Each workload is killed (SIGKILL) at random moments, called again, and compared with a
+run that nobody stopped: files that were finished before the kill must be untouched,
+and the result the same to the last bit. Then other misfortunes. About twenty minutes
+on two cores, on Linux. Writes results/faults.csv.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from importlib import import_module
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # children are forks of this process
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from sklearn_p2l import DatasetEmbedder, NetworkClassifier, SourceCatalog, Task
+from sklearn_p2l.datasets import load_small_tasks, load_zoo
+from sklearn_p2l.ground_truth import measure_improvement
+
+RESULTS = Path(__file__).parent / "results"
+FORK = multiprocessing.get_context("fork")
+
+
+def task_of(name, n=40):
+    task = load_small_tasks().held_out_targets[name]
+    return Task(
+        task.X[:n], task.y[:n], X_test=task.X_test[:60], y_test=task.y_test[:60]
+    )
+
+
+def measure(folder):
+    """A small matrix; its table."""
+    measured = measure_improvement(
+        {name: task_of(name) for name in ("digits_5_to_9", "china_zooms")},
+        load_zoo().sources[["photos", "shapes"]],
+        NetworkClassifier("small_resnet", image_size=24, epochs=2),
+        folder=folder / "measured",
+        seeds=(0, 1),
+        verbose=0,
+    )
+    columns = ["target", "source", "seed", "performance", "train_loss"]
+    return measured.records[columns].to_csv().encode()
+
+
+def save(folder):
+    """A catalog with copied checkpoints, saved over another; its sources."""
+    sources = load_zoo().sources
+    sources[:3].save(folder / "catalog", copy_checkpoints=True)
+    sources.save(folder / "catalog", copy_checkpoints=True)
+    return content_of_catalog(folder)
+
+
+def content_of_catalog(folder):
+    loaded = SourceCatalog.load(folder / "catalog")
+    content = hashlib.sha256(repr(loaded.names).encode())
+    content.update(np.asarray(loaded.embeddings).tobytes())
+    for source in loaded:
+        content.update(Path(source.checkpoint).read_bytes())
+    return content.digest()
+
+
+def embed(folder):
+    """Vectors of several datasets, kept in a folder."""
+    images = np.concatenate([t.X for t in load_small_tasks().sources.values()][:1])
+    datasets = [images[i::8] for i in range(8)]
+    embedder = DatasetEmbedder(
+        load_zoo().embedder.backbone, image_size=48, memory=folder / "vectors"
+    )
+    return np.asarray(embedder.fit_transform(datasets)).tobytes()
+
+
+def train(folder):
+    """A training that goes on where it was stopped; its weights."""
+    task = task_of("digits_5_to_9", 60)
+    classifier = NetworkClassifier(
+        "small_resnet",
+        image_size=24,
+        epochs=12,
+        random_state=0,
+        checkpoint_folder=folder / "states",
+    ).fit(task)
+    return b"".join(value.tobytes() for value in classifier.weights_.values())
+
+
+WORK = {"measure_improvement": measure, "save": save, "embed": embed, "fit": train}
+
+
+def in_a_child(work, folder, before=None):
+    """Start a workload in a fork; what it gives stands in a file at its end."""
+
+    def run():
+        os.setsid()
+        warnings.simplefilter("ignore")
+        if before is not None:
+            before()
+        try:
+            outcome = work(folder)
+        except Exception as error:
+            outcome = f"{type(error).__name__}: {error}".encode()
+            (folder / "error").write_bytes(outcome)
+            os._exit(1)
+        (folder / "outcome").write_bytes(outcome)
+        os._exit(0)
+
+    child = FORK.Process(target=run)
+    child.start()
+    return child
+
+
+def finished_files(folder):
+    """Files that were finished, neither locks nor parts: their bytes and times."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and path.name[0] != "." and path.suffix != ".lock"
+    }
+
+
+def killed(name, work, n_kills, rng):
+    """Kill a workload at random moments; one row."""
+    with tempfile.TemporaryDirectory() as place:
+        start = time.perf_counter()
+        in_a_child(work, Path(place)).join()
+        duration = time.perf_counter() - start
+        expected = Path(place, "outcome").read_bytes()
+    hit = lost = different = 0
+    for _ in range(n_kills):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            child = in_a_child(work, folder)
+            child.join(rng.uniform(0, duration))
+            if child.is_alive():
+                hit += 1
+                os.killpg(child.pid, signal.SIGKILL) if started(child) else child.kill()
+                child.join()
+            before = {} if name in ("save", "fit") else finished_files(folder)
+            in_a_child(work, folder).join()
+            after = finished_files(folder)
+            lost += any(after.get(path) != content for path, content in before.items())
+            outcome = folder / "outcome"
+            different += not outcome.exists() or outcome.read_bytes() != expected
+    return {
+        "what": name,
+        "misfortune": f"killed at {n_kills} random moments",
+        "cases": hit,
+        "finished work lost or repeated": lost,
+        "another result": different,
+    }
+
+
+def started(child):
+    """Whether a child has its own group of processes yet."""
+    try:
+        return os.getpgid(child.pid) == child.pid
+    except ProcessLookupError:
+        return False
+
+
+def row_of(name, misfortune, folder, work, expected):
+    """Call a workload once more, undisturbed, and compare."""
+    for file in ("outcome", "error"):
+        (folder / file).unlink(missing_ok=True)
+    in_a_child(work, folder).join()
+    outcome = folder / "outcome"
+    return {
+        "what": name,
+        "misfortune": misfortune,
+        "cases": 1,
+        "finished work lost or repeated": 0,
+        "another result": int(not outcome.exists() or outcome.read_bytes() != expected),
+    }
+
+
+def full_disk(name, work, expected):
+    """No file may grow beyond a few bytes: an error, and then the same result."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        in_a_child(work, folder, before=limit).join()
+        said = (folder / "error").exists() or not (folder / "outcome").exists()
+        row = row_of(name, "disk full, then not", folder, work, expected)
+        return row | {"finished work lost or repeated": int(not said)}
+
+
+def damaged_records(expected):
+    """Records cut short, of another schema, or from the future."""
+    for how in ("cut short", "of another schema", "from the future"):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            in_a_child(measure, folder).join()
+            record = sorted((folder / "measured").glob("*.json"))[0]
+            if how == "cut short":
+                record.write_bytes(record.read_bytes()[:40])
+            elif how == "of another schema":
+                record.write_text('{"performance": 1.0}')
+            else:
+                os.utime(record, (2**32, 2**32))
+            (folder / "outcome").unlink()
+            in_a_child(measure, folder).join()
+            refused = (folder / "error").exists()
+            if refused:  # and says which file to delete
+                assert record.name in (folder / "error").read_text(), how
+                record.unlink()
+            yield row_of(
+                "measure_improvement", f"a record {how}", folder, measure, expected
+            )
+
+
+def crowd(n, expected):
+    """Several processes on one folder: each cell is measured once."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        children = [in_a_child(measure, folder) for _ in range(n)]
+        for child in children:
+            child.join()
+        row = row_of("measure_improvement", f"{n} processes", folder, measure, expected)
+        return row | {"cases": n}
+
+
+def worker_killed(expected):
+    """One of two workers ends as the kernel ends who takes too much memory."""
+
+    def with_two_workers(folder):
+        measured = measure_improvement(
+            {name: task_of(name) for name in ("digits_5_to_9", "china_zooms")},
+            load_zoo().sources[["photos", "shapes"]],
+            NetworkClassifier("small_resnet", image_size=24, epochs=2),
+            folder=folder / "measured",
+            seeds=(0, 1),
+            n_jobs=2,
+            verbose=0,
+        )
+        return len(measured.records).to_bytes(2, "big")
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        child = in_a_child(with_two_workers, folder)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and child.is_alive():
+            if victims := children_of(child.pid):
+                time.sleep(3)
+                os.kill(victims[-1], signal.SIGKILL)
+                break
+            time.sleep(0.1)
+        child.join()
+        what = "a worker killed"
+        return row_of("measure_improvement", what, folder, measure, expected)
+
+
+def children_of(pid):
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=50, help="of each workload")
+    options = parser.parse_args()
+    import_module("sklearn_p2l.networks")  # once, for all forks
+    rng = np.random.default_rng(0)
+    rows = [killed(*pair, options.kills, rng) for pair in WORK.items()]
+    expected = {}
+    for name, work in WORK.items():
+        with tempfile.TemporaryDirectory() as place:
+            in_a_child(work, Path(place)).join()
+            expected[name] = Path(place, "outcome").read_bytes()
+    rows += [full_disk(name, work, expected[name]) for name, work in WORK.items()]
+    of_measure = expected["measure_improvement"]
+    rows += damaged_records(of_measure)
+    rows += [crowd(n, of_measure) for n in (2, 4)]
+    rows.append(worker_killed(of_measure))
+    RESULTS.mkdir(exist_ok=True)
+    frame = pd.DataFrame(rows)
+    frame.to_csv(RESULTS / "faults.csv", index=False)
+    print(frame.to_string(index=False))
+    failed = frame.iloc[:, 3:].to_numpy().any()
+    sys.exit("something was lost" if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
