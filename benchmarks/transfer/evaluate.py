@@ -21,7 +21,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from matters import matters
 from report import Report, row_of, save, selectors
-from truth import DATA, RESULTS, Truth
+from truth import DATA, RESULTS, Truth, measured_zoos
 
 from sklearn_p2l import SourceCatalog, SourceSelector
 from sklearn_p2l.evaluation import evaluate_selectors
@@ -58,8 +58,8 @@ def main():
         "`results/`; what they mean stands in [README.md](README.md)."
     )
     chosen = None
-    for zoo, title in ZOOS.items():
-        report.add(f"# Zoo {zoo}: {title}")
+    for zoo in measured_zoos():
+        report.add(f"# Zoo {zoo}: {ZOOS[zoo]}")
         truth = Truth(zoo)
         for folder in (FIGURES, RESULTS):
             (folder / zoo).mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def accuracy_row(result, selector="P2L"):
 
 def describe(report, truth):
     report.add("## Does the source matter?")
-    rows, means, text = matters(truth)
+    rows, means, shares = matters(truth)
     rows.to_csv(RESULTS / truth.zoo / "matters.csv", float_format="%.5f")
     columns = ["n_train", "n_test", "n_classes"]
     table = truth.targets[columns].join(rows)
@@ -114,7 +114,13 @@ def describe(report, truth):
     report.table(table)
     report.add("Means over the targets of each kind:")
     report.table(means)
-    report.add(text)
+    spread, noise = rows[["spread over sources", "noise of a seed"]].mean()
+    report.add(
+        f"Sources of one target differ by {spread:.3f} (standard deviation over "
+        "sources, mean over targets), trainings of one source with different seeds by "
+        f"{noise:.3f}."
+    )
+    report.table(shares)
     report.add("Mean improvement I of each source, over the targets of each kind:")
     sources = truth.sizes.to_frame("size")
     for kind in truth.kinds.unique():

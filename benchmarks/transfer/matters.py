@@ -6,53 +6,45 @@ from truth import KINDS
 
 
 def matters(truth):
-    """One row per target, and a sentence on how many of them a source improves.
+    """One row per target, their means by kind, and how many targets a source improves.
 
-    The best source is the best on the other seeds, so that it is not the luckiest; what
-    it gains, over the better one of random weights and the published network, is
-    compared with its standard error: that of the seeds, and that of a test part of this
-    size, as if the two had been tested on different samples.
+    The best source is the best on the other seeds, so that it is not the luckiest. What
+    it gains is compared with its standard error: that of the seeds, and that of a test
+    part of this size, as if the two had been tested on different samples.
     """
-    names = list(truth.sizes.index)
-    best, rivals = best_of_other_seeds(truth), truth.imagenet["imagenet"].to_frame("B2")
-    rivals["none"] = truth.baseline
-    rival = rivals.max(axis=1)
-    noise, n_seeds = truth.noise(names), len(truth.by_seed)
-    n_test = truth.targets["n_test"]
-    sampled = (best * (1 - best) + rival * (1 - rival)) / n_test
-    error = np.sqrt(2 * noise**2 / n_seeds + sampled)
-    gain = best - rival
+    best, noise = best_of_other_seeds(truth), truth.noise()
+    n_seeds, n_test = len(truth.by_seed), truth.targets["n_test"]
     rows = pd.DataFrame(
         {
             "kind": truth.kinds,
             "random weights": truth.baseline,
-            "ImageNet (B2)": rivals["B2"],
+            "ImageNet (B2)": truth.imagenet["imagenet"],
             "mean source": truth.performance.mean(axis=1),
             "best source": best,
             "spread over sources": truth.performance.std(axis=1),
             "noise of a seed": noise,
-            "gain over both": gain,
-            "its error": error,
         }
     )
-    means = rows.groupby("kind").mean().reindex(KINDS)
-    sure = gain > 2 * error
-    spread, noise = rows["spread over sources"].mean(), noise.mean()
-    text = (
-        f"Sources of one target differ by {spread:.3f} (standard deviation over "
-        f"sources, mean over targets), trainings of one source with different seeds by "
-        f"{noise:.3f}. The best source is better than random weights and the published "
-        f"network, by more than two standard errors, on {sure.sum()} of {len(sure)} "
-        f"targets: {sure.mean():.0%}"
-        + "".join(
-            f"; {kind}: {sure[truth.kinds == kind].sum()} of "
-            f"{(truth.kinds == kind).sum()}"
-            for kind in KINDS
-            if (truth.kinds == kind).any()
-        )
-        + "."
-    )
-    return rows, means.dropna(how="all"), text
+    sure = {}
+    for other in ("random weights", "ImageNet (B2)"):
+        sampled = (best * (1 - best) + rows[other] * (1 - rows[other])) / n_test
+        error = np.sqrt(2 * noise**2 / n_seeds + sampled)
+        sure[other] = best - rows[other] > 2 * error
+    sure["both"] = sure["random weights"] & sure["ImageNet (B2)"]
+    kinds = [kind for kind in KINDS if (truth.kinds == kind).any()]
+    shares = pd.DataFrame(
+        {
+            kind: {
+                f"better than {other}": f"{own[which].sum()} of {which.sum()}"
+                for other, own in sure.items()
+            }
+            for kind, which in [
+                *((kind, truth.kinds == kind) for kind in kinds),
+                ("all", truth.kinds.notna()),
+            ]
+        }
+    ).rename_axis("the best source, by more than two standard errors, is")
+    return rows, rows.groupby("kind").mean().reindex(kinds), shares
 
 
 def best_of_other_seeds(truth):

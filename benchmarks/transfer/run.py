@@ -60,18 +60,33 @@ def main():
         action="store_true",
         help="train the sources, then only count and estimate",
     )
+    parser.add_argument(
+        "--zoos",
+        nargs="+",
+        choices=["A", "B"],
+        default=["A", "B"],
+        help="which to measure; what is known of the other one stays",
+    )
     options = parser.parse_args()
     folder, n_jobs = Path(options.folder), options.n_jobs
     sources, targets = load_tasks()
     reference = embedder("squeezenet", image_size=64)
-    zoo_a = train_zoo(sources, reference, folder, n_jobs)
-    zoo_b = adapt_zoo(sources, reference, folder, n_jobs)
-    tested = {n: t for n, t in targets.items() if len(t.y_test) >= LEAST_TESTED}
 
-    # The matrices: every source, and random weights, on every target.
+    # The sources, and the matrices: each of them, and random weights, on each target.
+    plan = [("B2", "default", targets, published(), FROM_RANDOM_WEIGHTS, (0, 1), None)]
+    if "A" in options.zoos:
+        zoo = train_zoo(sources, reference, folder, n_jobs)
+        plan += [
+            ("A", "default", targets, zoo, SMALL, (0, 1, 2), None),
+            ("A", "paper", targets, zoo, AS_IN_THE_PAPER, (0,), PAPER_STEPS),
+        ]
+    if "B" in options.zoos:
+        zoo = adapt_zoo(sources, reference, folder, n_jobs)
+        tested = {n: t for n, t in targets.items() if len(t.y_test) >= LEAST_TESTED}
+        plan.append(("B", "default", tested, zoo, FROM_RANDOM_WEIGHTS, (0, 1), None))
     measured = {
         (zoo, recipe): measure_improvement(
-            targets_of_it,
+            of_targets,
             catalog,
             classifier,
             folder=folder / f"{zoo[0]}_{recipe}",
@@ -80,15 +95,11 @@ def main():
             n_jobs=n_jobs,
             dry_run=options.dry_run,
         )
-        for zoo, recipe, targets_of_it, catalog, classifier, seeds, n_steps in [
-            ("A", "default", targets, zoo_a, SMALL, (0, 1, 2), None),
-            ("A", "paper", targets, zoo_a, AS_IN_THE_PAPER, (0,), PAPER_STEPS),
-            ("B2", "default", targets, published(), FROM_RANDOM_WEIGHTS, (0, 1), None),
-            ("B", "default", tested, zoo_b, FROM_RANDOM_WEIGHTS, (0, 1), None),
-        ]
+        for zoo, recipe, of_targets, catalog, classifier, seeds, n_steps in plan
     }
     if not options.dry_run:
-        write_measured(measured, sources, targets)
+        write_tasks(sources, targets)
+        write_measured(measured)
         write_divergences(sources, targets, folder / "vectors")
 
 
@@ -134,21 +145,29 @@ def embedder(reference, **settings):
     return DatasetEmbedder(backbone, weights=weights, **settings)
 
 
-def write_measured(measured, sources, targets):
-    RESULTS.mkdir(exist_ok=True)
+def write_measured(measured):
+    """Write all records, with those of a zoo that was not measured this time."""
+    path = RESULTS / "measured.csv"
     columns = ["zoo", "recipe", "target", "source", "seed", "performance"]
     columns += ["n_train", "n_test", "epochs", "train_loss", "seconds"]
     records = pd.concat(
         bunch.records.assign(zoo=zoo[0], recipe=recipe)
         for (zoo, recipe), bunch in measured.items()
     )
-    records = records.drop_duplicates(columns[:5])  # random weights serve B and B2
-    records = records.sort_values(columns[:3] + ["seed"], kind="stable")
     records["source"] = records["source"].fillna("none")
     records["performance"] = records["performance"].round(5)
     records["train_loss"] = records["train_loss"].round(4)
     records["seconds"] = records["seconds"].round(2)
-    records[columns].to_csv(RESULTS / "measured.csv", index=False)
+    if path.exists():
+        records = pd.concat([records, pd.read_csv(path, keep_default_na=False)])
+    # Random weights serve B and B2; what is new comes first, and stays.
+    records = records.drop_duplicates(columns[:5])
+    records = records.sort_values(columns[:3] + ["seed"], kind="stable")
+    records[columns].to_csv(path, index=False)
+
+
+def write_tasks(sources, targets):
+    RESULTS.mkdir(exist_ok=True)
     rows = [(name, len(task), len(np.unique(task.y))) for name, task in sources.items()]
     rows.append(("imagenet", IMAGENET_SIZE, 1000))
     frame = pd.DataFrame(rows, columns=["source", "size", "n_classes"])

@@ -28,7 +28,7 @@ from run import (
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from tasks import load_tasks
-from truth import RESULTS, Truth
+from truth import RESULTS, Truth, measured_zoos
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from report import Report, bootstrap_interval
@@ -56,8 +56,8 @@ def main():
     sources, tasks = load_tasks()
     settings = dict(image_size=64, class_means=True)
     reference = embedder("squeezenet", memory=folder / "vectors", **settings)
-    for zoo, (train, classifier, more) in ZOOS.items():
-        truth = Truth(zoo)
+    for zoo in measured_zoos():
+        truth, (train, classifier, more) = Truth(zoo), ZOOS[zoo]
         catalog = SourceCatalog([*train(sources, reference, folder, 2), *more()])
         selector = EvidenceSelector(
             catalog,

@@ -14,6 +14,13 @@ DATA = Path(os.environ.get("SKLEARN_P2L_DATA", HERE.parents[2] / "shared")).abso
 KINDS = ["classes of a source", "other classes of its kind", "kinds no source has seen"]
 
 
+def measured_zoos():
+    """The zoos, "A" or "B", whose sources `run.py` has measured."""
+    records = pd.read_csv(RESULTS / "measured.csv", keep_default_na=False)
+    of_sources = records[~records["source"].isin(["none", "imagenet"])]
+    return sorted(of_sources["zoo"].unique())
+
+
 class Truth:
     """Performances, sizes and divergences of zoo "A" or "B", by target and source.
 
