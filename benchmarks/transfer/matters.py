@@ -44,7 +44,9 @@ def matters(truth):
             ]
         }
     ).rename_axis("the best source, by more than two standard errors, is")
-    return rows, rows.groupby("kind").mean().reindex(kinds), shares
+    means = rows.groupby("kind").mean().reindex(kinds)
+    means.loc["all"] = rows.drop(columns="kind").mean()
+    return rows, means, shares
 
 
 def best_of_other_seeds(truth):
