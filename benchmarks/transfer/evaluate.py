@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from matters import matters
 from report import Report, row_of, save, selectors
 from truth import DATA, RESULTS, Truth, measured_zoos
