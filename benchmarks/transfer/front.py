@@ -43,7 +43,8 @@ def main():
         rows["all evidence, first three tried"] = [tried.mean()]
         rows["the best source there is"] = [truth.performance.max(axis=1).mean()]
         columns = ["accuracy", "best picked", "ρ"]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        padded = {key: [*row, None, None][:3] for key, row in rows.items()}
+        table = pd.DataFrame.from_dict(padded, orient="index", columns=columns)
         digits = {"accuracy": "{:.3f}", "best picked": "{:.0%}", "ρ": "{:.2f}"}
         for column, form in digits.items():
             table[column] = table[column].map(
