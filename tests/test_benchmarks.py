@@ -135,10 +135,12 @@ def test_targets_of_training_share_nothing_with_their_test_parts():
         assert not groups[0] & groups[1]
 
 
-def test_speed_page_holds_the_measured_tables():
+def test_pages_hold_the_measured_tables():
     spec = importlib.util.spec_from_file_location("page", BENCHMARKS / "page.py")
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
+    readme = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8")
+    assert "front.csv" in readme and readme == page.fill(readme)
     text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     assert text == page.fill(text)
     tables = set(re.findall(r"<!-- (\S+\.csv) -->", text))
