@@ -34,8 +34,8 @@ plt.show()
 # %%
 # At k = 0 the size alone ranks. To the left nearness counts more and more, until it
 # alone ranks; to the right of 0 distance would be an advantage. The curve is flat
-# around its best part, so the exact k matters little: the interval of the best step
-# is narrow only because there are many steps.
+# around its best part, here as far as it goes to the left, so the exact k matters
+# little: the interval of the best step is narrow only because there are many steps.
 selector.fit(X, y)
 low, high = selector.k_interval_
 print(f"k = {selector.k_:.3f}, best from {low:.3f} to {high:.3f}")

@@ -59,10 +59,9 @@ table.round(3)
 
 # %%
 # Higher is better for the correlation, lower for the other two. Both terms together
-# order the sources better than either alone; the first pick of nearness alone loses a
-# little less. The last row is worth a look: it knows nothing of the target, only
-# which sources were good for others, and orders them best of all. So these sources
-# differ more in how good they are than in whom they suit; see :doc:`/guide/limits`.
+# order the sources better than either alone, and their first pick loses least. The last
+# row is worth a look: it knows nothing of the target, only which sources were good for
+# others, and orders them a little better still; see :doc:`/guide/limits`.
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), sharey=True, layout="constrained")
 for ax, column in zip(axes, table):
     ax.barh(table.index, table[column], color="C0")
@@ -74,9 +73,8 @@ plt.show()
 # What is a source's size?
 # ------------------------
 #
-# ``sizes`` need not be numbers of images. Here the number of classes takes their place.
-# That this helps on these targets was found by looking at them, so take it as an idea
-# to try on your own zoo, not as a result.
+# ``sizes`` need not be numbers of images. Here the number of classes takes their place,
+# which does as well on these targets: an idea to try on your own zoo.
 n_classes = results.sources.column("n_classes")
 by_classes = SourceSelector(results.sources.embeddings, sizes=n_classes)
 by_classes.fit(X[training], y[training])
