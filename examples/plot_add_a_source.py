@@ -55,7 +55,8 @@ before.explain(vector).head().round(2)
 # (:func:`~sklearn_p2l.ground_truth.train_sources` does so for many sources in one
 # call, and can be interrupted.)
 
-folder = Path(tempfile.mkdtemp(prefix="p2l-"))
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 new = tasks.sources["digits_0_to_4"]
 scratch = NetworkClassifier("small_resnet", image_size=24, epochs=10, random_state=0)
 scratch.fit(new)
@@ -130,3 +131,5 @@ for source in dict.fromkeys([None, *picks]):
     ).fit(target)
     accuracy = classifier.score(target.X_test, target.y_test)
     print(f"{source or 'random weights':16} test accuracy {accuracy:.3f}")
+
+temporary.cleanup()

@@ -33,7 +33,8 @@ from sklearn_p2l.ground_truth import measure_improvement
 from sklearn_p2l.plotting import KCurveDisplay, ScoreImprovementDisplay
 
 tasks = load_small_tasks(random_state=0)
-folder = Path(tempfile.mkdtemp(prefix="p2l-"))
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 classifier = NetworkClassifier("small_resnet", image_size=12, epochs=8, random_state=0)
 bundled = load_zoo()
 embedder = bundled.embedder
@@ -177,3 +178,5 @@ display.ax_.errorbar(
 display.ax_.axhline(0, color="black", linewidth=0.8, zorder=0)
 display.ax_.set_title("Below 0, random weights were better")
 plt.show()
+
+temporary.cleanup()

@@ -38,7 +38,8 @@ vectors = zoo.embedder.fit_transform([tasks.held_out_targets[name] for name in n
 # vectors. Such files are pickles, so load them only from where you trust. The vectors
 # know their reference network, and the selector refuses those of another one.
 
-folder = Path(tempfile.mkdtemp(prefix="p2l-"))
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 joblib.dump(selector, folder / "selector.joblib")
 joblib.dump((names, vectors), folder / "vectors.joblib")
 for path in sorted(folder.glob("*.joblib")):
@@ -133,3 +134,5 @@ for ax, name, vector in zip(axes, names, vectors):
 handles = [*display.bars_.values(), display.scores_]
 figure.legend(handles=handles, loc="outside lower center", ncols=3)
 plt.show()
+
+temporary.cleanup()

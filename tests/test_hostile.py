@@ -22,7 +22,7 @@ from safetensors.numpy import save as to_safetensors
 from sklearn.datasets import load_sample_images
 
 from sklearn_p2l import DatasetEmbedder, SourceCatalog, SourceSelector, networks
-from sklearn_p2l.datasets import read_bags
+from sklearn_p2l.datasets import load_zoo, read_bags
 from sklearn_p2l.samples import image_batches
 
 # How many inputs each property is tried on: benchmarks/reliability says more.
@@ -315,22 +315,9 @@ def open_file(backbone, weights=None):
     return networks.open_network(backbone, weights=weights)
 
 
-def checkpoint():
-    from sklearn_p2l import NetworkClassifier
-
-    X = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 3), dtype=np.uint8)
-    classifier = NetworkClassifier("small_resnet", image_size=8, epochs=1)
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")
-        classifier.fit(X, np.arange(8) % 2)
-        path = Path(folder, "x.safetensors")
-        classifier.to_source("x", checkpoint=path)
-        return path.read_bytes()
-
-
 @pytest.fixture(scope="module")
 def weights():
-    return checkpoint()
+    return Path(load_zoo().sources["shapes"].checkpoint).read_bytes()
 
 
 @many

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def task_of(name, n=40):
     )
 
 
-def measure(folder):
+def measure(folder, n_jobs=None):
     """A small matrix; its table."""
     measured = measure_improvement(
         {name: task_of(name) for name in ("digits_5_to_9", "china_zooms")},
@@ -50,6 +51,7 @@ def measure(folder):
         NetworkClassifier("small_resnet", image_size=24, epochs=2),
         folder=folder / "measured",
         seeds=(0, 1),
+        n_jobs=n_jobs,
         verbose=0,
     )
     columns = ["target", "source", "seed", "performance", "train_loss"]
@@ -75,7 +77,7 @@ def content_of_catalog(folder):
 
 def embed(folder):
     """Vectors of several datasets, kept in a folder."""
-    images = np.concatenate([t.X for t in load_small_tasks().sources.values()][:1])
+    images = next(iter(load_small_tasks().sources.values())).X
     datasets = [images[i::8] for i in range(8)]
     embedder = DatasetEmbedder(
         load_zoo().embedder.backbone, image_size=48, memory=folder / "vectors"
@@ -130,29 +132,41 @@ def finished_files(folder):
     }
 
 
-def killed(name, work, n_kills, rng):
-    """Kill a workload at random moments; one row."""
+def undisturbed(work):
+    """What a workload gives if nobody stops it, and how long it takes."""
     with tempfile.TemporaryDirectory() as place:
         start = time.perf_counter()
         in_a_child(work, Path(place)).join()
-        duration = time.perf_counter() - start
-        expected = Path(place, "outcome").read_bytes()
+        seconds = time.perf_counter() - start
+        return Path(place, "outcome").read_bytes(), seconds
+
+
+def is_another(folder, work, expected):
+    """Call a workload once more, undisturbed: does it give anything else?"""
+    for file in ("outcome", "error"):
+        (folder / file).unlink(missing_ok=True)
+    in_a_child(work, folder).join()
+    outcome = folder / "outcome"
+    return not outcome.exists() or outcome.read_bytes() != expected
+
+
+def killed(name, work, expected, seconds, n_kills, rng):
+    """Kill a workload at random moments; one row."""
     hit = lost = different = 0
     for _ in range(n_kills):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             child = in_a_child(work, folder)
-            child.join(rng.uniform(0, duration))
+            child.join(rng.uniform(0, seconds))
             if child.is_alive():
                 hit += 1
                 os.killpg(child.pid, signal.SIGKILL) if started(child) else child.kill()
                 child.join()
             before = {} if name in ("save", "fit") else finished_files(folder)
-            in_a_child(work, folder).join()
+            before.pop(folder / "outcome", None)
+            different += is_another(folder, work, expected)
             after = finished_files(folder)
             lost += any(after.get(path) != content for path, content in before.items())
-            outcome = folder / "outcome"
-            different += not outcome.exists() or outcome.read_bytes() != expected
     return {
         "what": name,
         "misfortune": f"killed at {n_kills} random moments",
@@ -171,17 +185,13 @@ def started(child):
 
 
 def row_of(name, misfortune, folder, work, expected):
-    """Call a workload once more, undisturbed, and compare."""
-    for file in ("outcome", "error"):
-        (folder / file).unlink(missing_ok=True)
-    in_a_child(work, folder).join()
-    outcome = folder / "outcome"
+    """One row: call a workload once more, undisturbed, and compare."""
     return {
         "what": name,
         "misfortune": misfortune,
         "cases": 1,
         "finished work lost or repeated": 0,
-        "another result": int(not outcome.exists() or outcome.read_bytes() != expected),
+        "another result": int(is_another(folder, work, expected)),
     }
 
 
@@ -237,22 +247,9 @@ def crowd(n, expected):
 
 def worker_killed(expected):
     """One of two workers ends as the kernel ends who takes too much memory."""
-
-    def with_two_workers(folder):
-        measured = measure_improvement(
-            {name: task_of(name) for name in ("digits_5_to_9", "china_zooms")},
-            load_zoo().sources[["photos", "shapes"]],
-            NetworkClassifier("small_resnet", image_size=24, epochs=2),
-            folder=folder / "measured",
-            seeds=(0, 1),
-            n_jobs=2,
-            verbose=0,
-        )
-        return len(measured.records).to_bytes(2, "big")
-
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        child = in_a_child(with_two_workers, folder)
+        child = in_a_child(partial(measure, n_jobs=2), folder)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and child.is_alive():
             if victims := children_of(child.pid):
@@ -276,12 +273,10 @@ def main():
     options = parser.parse_args()
     import_module("sklearn_p2l.networks")  # once, for all forks
     rng = np.random.default_rng(0)
-    rows = [killed(*pair, options.kills, rng) for pair in WORK.items()]
-    expected = {}
+    expected, rows = {}, []
     for name, work in WORK.items():
-        with tempfile.TemporaryDirectory() as place:
-            in_a_child(work, Path(place)).join()
-            expected[name] = Path(place, "outcome").read_bytes()
+        expected[name], seconds = undisturbed(work)
+        rows.append(killed(name, work, expected[name], seconds, options.kills, rng))
     rows += [full_disk(name, work, expected[name]) for name, work in WORK.items()]
     of_measure = expected["measure_improvement"]
     rows += damaged_records(of_measure)

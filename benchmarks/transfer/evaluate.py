@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 from matters import matters
 from report import Report, row_of, save, selectors
-from truth import DATA, RESULTS, Truth, measured_zoos
+from timing import DATA
+from truth import RESULTS, Truth, measured_zoos
 
 from sklearn_p2l import SourceCatalog, SourceSelector
 from sklearn_p2l.evaluation import evaluate_selectors

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from run import adapt_zoo, embedder, published, train_zoo
+from run import ZOOS, embedder, published
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from tasks import load_tasks
@@ -59,8 +59,6 @@ SETTINGS = {
 }
 # Those that can rank a source of which nothing is known but its size and its weights.
 WITHOUT_VECTORS = ["size", "prior", *OPENED, "opened", "prior and opened", "all"]
-# How the sources of a zoo are trained, and the size in pixels of what they see.
-ZOOS = {"A": (train_zoo, 24), "B": (adapt_zoo, 64)}
 # Timed: one target after another, nothing remembered from before.
 TIMED = ["equation 2", "one pass", "logme", "all, 3 opened", "all, 5 opened", "all"]
 
@@ -76,10 +74,12 @@ def main():
     page, frames = Report(), []
     page.add(TEXT)
     for zoo in measured_zoos():
-        truth, (train, image_size) = Truth(zoo), ZOOS[zoo]
+        truth, (train, classifier) = Truth(zoo), ZOOS[zoo]
         targets = {name: all_targets[name] for name in truth.targets.index}
         catalog = train(sources, reference, folder, n_jobs=2)
-        selectors = selectors_of(catalog, reference, image_size, folder / "features")
+        selectors = selectors_of(
+            catalog, reference, classifier.image_size, folder / "features"
+        )
         splits = {"leave one out": None}
         if zoo == "A":
             splits["held out"] = truth.split

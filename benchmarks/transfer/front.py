@@ -23,6 +23,11 @@ SHOWN = {
     "equation 2": "equation 2 of the paper",
     "all": "all evidence",
 }
+MEASURES = {
+    "performance": "accuracy",
+    "picked_best": "best picked",
+    "spearman": "ρ",
+}
 
 
 def main():
@@ -32,19 +37,18 @@ def main():
     tables = {}
     for zoo, own in evidence.groupby("zoo"):
         truth, rows = Truth(zoo), {}
-        rows["random weights"] = [truth.baseline.mean()]
-        rows["ImageNet as it is (SqueezeNet)"] = [truth.imagenet["imagenet"].mean()]
-        rows["a random source"] = [truth.performance.mean(axis=None)]
+        rows["random weights"] = {"accuracy": truth.baseline.mean()}
+        imagenet = truth.imagenet["imagenet"].mean()
+        rows["ImageNet as it is (SqueezeNet)"] = {"accuracy": imagenet}
+        rows["a random source"] = {"accuracy": truth.performance.mean(axis=None)}
         for selector, label in SHOWN.items():
-            means = own[own["selector"] == selector]
-            means = means[["performance", "picked_best", "spearman"]].mean()
-            rows[label] = list(means)
+            means = own[own["selector"] == selector][list(MEASURES)].mean()
+            rows[label] = means.rename(MEASURES).to_dict()
         tried = trials.loc[trials["zoo"] == zoo, "accuracy_of_taken"]
-        rows["all evidence, first three tried"] = [tried.mean()]
-        rows["the best source there is"] = [truth.performance.max(axis=1).mean()]
-        columns = ["accuracy", "best picked", "ρ"]
-        padded = {key: [*row, None, None][:3] for key, row in rows.items()}
-        table = pd.DataFrame.from_dict(padded, orient="index", columns=columns)
+        rows["all evidence, first three tried"] = {"accuracy": tried.mean()}
+        best = truth.performance.max(axis=1).mean()
+        rows["the best source there is"] = {"accuracy": best}
+        table = pd.DataFrame(rows).T
         digits = {"accuracy": "{:.3f}", "best picked": "{:.0%}", "ρ": "{:.2f}"}
         for column, form in digits.items():
             table[column] = table[column].map(

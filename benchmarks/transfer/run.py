@@ -126,6 +126,10 @@ def adapt_zoo(sources, reference, folder, n_jobs):
     )
 
 
+# How the sources of a zoo are trained, and what its targets are trained by.
+ZOOS = {"A": (train_zoo, SMALL), "B": (adapt_zoo, FROM_RANDOM_WEIGHTS)}
+
+
 def published():
     """The published network as it is: baseline B2, and one more source of zoo B."""
     return SourceCatalog(

@@ -17,14 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from run import (
-    FROM_RANDOM_WEIGHTS,
-    SMALL,
-    adapt_zoo,
-    embedder,
-    published,
-    train_zoo,
-)
+from run import ZOOS, embedder, published
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from tasks import load_tasks
@@ -38,11 +31,6 @@ from sklearn_p2l._files import atomic_write
 from sklearn_p2l.selection import _opened
 
 HERE = Path(__file__).parent
-# How sources and targets of a zoo are trained; B has the published network, too.
-ZOOS = {
-    "A": (train_zoo, SMALL, lambda: []),
-    "B": (adapt_zoo, FROM_RANDOM_WEIGHTS, published),
-}
 N_CANDIDATES = 3
 
 
@@ -58,8 +46,10 @@ def main():
     settings = dict(image_size=64, class_means=True)
     reference = embedder("squeezenet", memory=folder / "vectors", **settings)
     for zoo in measured_zoos():
-        truth, (train, classifier, more) = Truth(zoo), ZOOS[zoo]
-        catalog = SourceCatalog([*train(sources, reference, folder, 2), *more()])
+        truth, (train, classifier) = Truth(zoo), ZOOS[zoo]
+        catalog = train(sources, reference, folder, 2)
+        if zoo == "B":
+            catalog = SourceCatalog([*catalog, *published()])
         selector = EvidenceSelector(
             catalog,
             embedder=reference,

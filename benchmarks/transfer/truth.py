@@ -1,6 +1,5 @@
 """What was measured in one zoo, by one recipe, as tables."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from sklearn_p2l import SourceCatalog
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-DATA = Path(os.environ.get("SKLEARN_P2L_DATA", HERE.parents[2] / "shared")).absolute()
 KINDS = ["classes of a source", "other classes of its kind", "kinds no source has seen"]
 
 
@@ -88,10 +86,9 @@ class Truth:
             chosen = chosen[chosen[column] == value]
         return chosen.set_index("target").loc[self.targets.index, self.sizes.index]
 
-    def noise(self, names=None):
+    def noise(self):
         """Standard deviation over seeds of one training of each target, pooled."""
-        names = list(self.sizes.index) if names is None else names
-        values = np.stack([table[names] for table in self.by_seed.values()])
+        values = np.stack([table[self.sizes.index] for table in self.by_seed.values()])
         return pd.Series(
             np.sqrt(values.var(axis=0, ddof=1).mean(axis=1)), self.targets.index
         )

@@ -65,7 +65,7 @@ class HuggingFaceFamily(Family):
             _check_size(classifier, config, name)
             if with_weights:
                 local["use_safetensors"] = True
-                model = classifier.from_pretrained(folder, **local)
+                model = classifier.from_pretrained(folder, config=config, **local)
             else:
                 model = classifier.from_config(config)
         network = HuggingFaceNetwork(
