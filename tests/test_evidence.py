@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from conftest import run_without_torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.distance import cdist
 from scipy.stats import norm, spearmanr, t
+from scipy.stats import zscore as zscore_of
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
@@ -29,7 +31,8 @@ from sklearn_p2l.datasets import load_small_tasks, load_transfer_results
 from sklearn_p2l.evaluation import evaluate_selectors
 from sklearn_p2l.exceptions import SkippedSourcesWarning
 from sklearn_p2l.selection import _opened, _weights
-from sklearn_p2l.selection._weights import learn_weights, prior_of
+from sklearn_p2l.selection._signals import Measured
+from sklearn_p2l.selection._weights import learn_weights
 
 SIGNED = np.zeros(3, dtype=bool)
 
@@ -100,13 +103,14 @@ def test_prior_without_the_target_itself(rng):
     y = rng.normal(size=(6, 4))
     y[rng.random(y.shape) < 0.3] = np.nan
     y[:, 3] = np.nan
-    nested = prior_of(y, nested=True)
+    prior, nested = Measured.of(y).prior()[0], Measured.of(y).prior(nested=True)
     for i in range(6):
-        assert_allclose(nested[i], prior_of(np.delete(y, i, axis=0)), atol=1e-9)
-    assert (nested[:, 3] == 0).all() and prior_of(y)[3] == 0
+        without = Measured.of(np.delete(y, i, axis=0)).prior()[0]
+        assert_allclose(nested[i], without, atol=1e-9)
+    assert (nested[:, 3] == 0).all() and prior[3] == 0
     z = (y - np.nanmean(y, axis=1)[:, None]) / np.nanstd(y, axis=1)[:, None]
     count = (~np.isnan(y)).sum(axis=0)
-    assert_allclose(prior_of(y), np.nansum(z, axis=0) / (count + 1), atol=1e-9)
+    assert_allclose(prior, np.nansum(z, axis=0) / (count + 1), atol=1e-9)
 
 
 # -- signals -------------------------------------------------------------------------
@@ -284,6 +288,70 @@ def test_separability_and_coverage(rng):
     selector = EvidenceSelector(zoo, signals=["coverage"], weights="equal").fit(own)
     assert selector.predict(own)[0, 0] == "itself"
     assert EvidenceSelector(zoo).fit(own).signals_ == ["size", "kl", "separability"]
+
+
+def test_what_helped_similar_targets(rng):
+    """The weighted mean of other targets' improvements, by scipy's distances."""
+    vectors = rng.normal(size=(7, 5))
+    y = rng.normal(size=(7, 4))
+    y[0, 1] = np.nan
+    zoo = SourceCatalog.from_arrays(None, sizes=None, names=list("abcd"))
+    selector = EvidenceSelector(
+        zoo, signals=["similar_targets"], weights={"similar_targets": 1}
+    )
+    selector.fit(vectors[1:], y[1:])
+    d = cdist(vectors[:1], vectors[1:])[0]
+    w = np.exp(-4 * (d - d.min()) / (np.median(d) - d.min()))
+    z_of_y = zscore_of(y[1:], axis=1)
+    expected = zscore_of(w @ z_of_y / (w.sum() + 1))
+    assert_allclose(selector.decision_function(vectors[:1])[0], expected, atol=1e-8)
+
+    # In the order of the nearest, but for those that are far.
+    far = np.array([[0.0, 0], [0.1, 0], [30, 0], [31, 0], [30, 1]])
+    y = np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 1]])
+    zoo = SourceCatalog.from_arrays(None, sizes=None, names=list("abc"))
+    selector = EvidenceSelector(zoo).fit(far, y)
+    assert selector.signals_ == ["prior", "similar_targets"]
+    assert selector.predict([[0, 0.2], [30, 0.2]])[:, 0].tolist() == ["a", "c"]
+    assert selector.weights_["similar_targets"] > 2 * selector.weights_["prior"]
+    # Found again under its name in another catalog; one that is new is the mean one.
+    others = SourceCatalog.from_arrays(None, sizes=None, names=["c", "new", "a"])
+    other = selector.with_sources(others)
+    assert other.predict([[0, 0.2], [30, 0.2]])[:, 0].tolist() == ["a", "c"]
+    E = other.decision_function([[30, 0.2]])[0]
+    assert E[0] > E[1] > E[2]
+    with pytest.raises(ValueError, match=r"as many features .* targets, 2, got 3"):
+        selector.predict([[0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+    "vectors", [[[1.0, 2]], [[1.0, 2], [1, 2]], [[1.0, 2], [1, 2], [1, 2], [3, 4]]]
+)
+def test_similar_targets_are_few_or_the_same(vectors):
+    zoo = SourceCatalog.from_arrays(None, sizes=None, names=list("abc"))
+    y = np.tile([0.1, 0.3, 0.2], (len(vectors), 1))
+    selector = EvidenceSelector(zoo, signals=["similar_targets"]).fit(vectors, y)
+    assert selector.predict([[1, 2], [9, 9]]).tolist() == [["b", "c", "a"]] * 2
+
+
+def test_similar_targets_are_of_one_reference_network(rng):
+    data = [rng.normal(size=(20, 6)) for _ in range(4)]
+    plain, median = DatasetEmbedder(), DatasetEmbedder(summary="median")
+    vectors, others = plain.fit_transform(data), median.fit_transform(data)
+    y = rng.normal(size=(4, 3))
+    zoo = SourceCatalog.from_arrays(None, sizes=None, names=list("abc"))
+    for given, embedder in [(vectors, None), (data, plain)]:
+        selector = EvidenceSelector(zoo, embedder=embedder).fit(given, y)
+        with pytest.raises(ValueError, match="same reference network"):
+            selector.predict(others)
+        foreign = SourceCatalog.from_arrays(others[:3], sizes=None, names=list("abc"))
+        with pytest.raises(ValueError, match="sources must come from the same"):
+            selector.with_sources(foreign)
+        selector.with_sources(zoo).predict(vectors)
+    with pytest.raises(ValueError, match="needs vectors of targets: pass an embedder"):
+        EvidenceSelector(zoo, signals=["similar_targets"]).fit(data, y)
+    with pytest.raises(ValueError, match="'similar_targets' needs measured"):
+        EvidenceSelector(zoo, signals=["similar_targets"]).fit(vectors)
 
 
 def test_class_means_that_are_not_there(rng):

@@ -24,7 +24,7 @@ from sklearn_p2l.metrics import regret_loss, spearman_score
 
 HERE = Path(__file__).parent
 OPENED = ["logme", "probe", "knn"]
-ONE_PASS = ["size", "prior", "kl", "separability"]
+ONE_PASS = ["size", "prior", "similar_targets", "kl", "separability"]
 RANKERS = {
     **{name: [name] for name in [*ONE_PASS, *OPENED]},
     "one pass": ONE_PASS,

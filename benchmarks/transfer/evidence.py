@@ -32,7 +32,8 @@ from sklearn_p2l.selection import NearestSource, _opened
 HERE = Path(__file__).parent
 REGRETS = [f"regret_at_{n}" for n in (1, 2, 3)]
 MEASURES = ["spearman", "picked_best", *REGRETS]
-ONE_PASS = ["size", "prior", "kl", "separability"]
+ONE_PASS = ["size", "prior", "similar_targets", "kl", "separability"]
+FROM_MEASURED = ["prior", "similar_targets"]
 OPENED = ["logme", "probe", "knn"]
 ALL = [*ONE_PASS, *OPENED]
 WITHOUT_OPENING = {
@@ -46,6 +47,7 @@ RANKERS = {
     **{name: [name] for name in [*OPENED, "h_score", "leep"]},
     "opened": OPENED,
     "prior and opened": ["prior", *OPENED],
+    "measured and opened": [*FROM_MEASURED, *OPENED],
     "all": ALL,
     "all and leep": [*ALL, "leep"],
 }
@@ -53,12 +55,12 @@ SETTINGS = {
     **{name: dict(signals=signals) for name, signals in RANKERS.items()},
     "all, equal weights": dict(signals=ALL, weights="equal"),
     "all, nothing measured": dict(
-        signals=[name for name in ALL if name != "prior"], weights="equal"
+        signals=[name for name in ALL if name not in FROM_MEASURED], weights="equal"
     ),
     **{f"all, {n} opened": dict(signals=ALL, n_opened=n) for n in (3, 5, 8)},
 }
 # Those that can rank a source of which nothing is known but its size and its weights.
-WITHOUT_VECTORS = ["size", "prior", *OPENED, "opened", "prior and opened", "all"]
+WITHOUT_VECTORS = ["size", *FROM_MEASURED, *OPENED, "opened", "all"]
 # Timed: one target after another, nothing remembered from before.
 TIMED = ["equation 2", "one pass", "logme", "all, 3 opened", "all, 5 opened", "all"]
 
@@ -154,8 +156,9 @@ def judge(page, selectors, catalog, truth, targets, split, training):
 
 def by_the_papers_recipe(page, selectors, catalog, targets):
     """The same rankers, where targets were fine-tuned as in the paper."""
-    names = ["equation 2", "nearest", "size", "prior", *OPENED, "one pass", "opened"]
-    some = {name: selectors[name] for name in [*names, "all"]}
+    names = ["equation 2", "nearest", "size", *FROM_MEASURED, *OPENED]
+    names += ["one pass", "opened", "all"]
+    some = {name: selectors[name] for name in names}
     split = "leave one out, the paper's recipe"
     return judge(page, some, catalog, Truth("A", "paper"), targets, split, None)
 
@@ -299,16 +302,17 @@ targets whose best source ranks first. *Regret@n*: what the best of the first n 
 the best accuracy, relative. *Difference*: to the first row. Intervals are 95 % of
 bootstrap resamples of the targets.
 
-Single signals are named as in `EvidenceSelector`. *One pass*: size, prior, divergence
-and separability, which open no source. *All*: these and LogME, probe and neighbours of
-every source's own features, which is what `signals="auto"` takes; *n opened*: of the
-first n by the others alone. *Nothing measured*: equal weights, no prior. The reference
-network sees images of 64 pixels, as fast as a source sees them; in the last two tables,
-which are made from `load_transfer_results()` alone, of 224.
+Single signals are named as in `EvidenceSelector`. *One pass*: size, prior, similar
+targets, divergence and separability, which open no source. *All*: these and LogME,
+probe and neighbours of every source's own features, which is what `signals="auto"`
+takes; *n opened*: of the first n by the others alone. *Nothing measured*: equal
+weights, neither prior nor similar targets. The reference network sees images of 64
+pixels, as fast as a source sees them; in the last two tables, which are made from
+`load_transfer_results()` alone, of 224.
 
 Of the published network nothing is known that a divergence could compare. Where it is
-among the sources, *all* is what `signals="auto"` takes then: size, prior and the
-signals of opened networks.
+among the sources, *all* is what `signals="auto"` takes then: size, prior, similar
+targets and the signals of opened networks.
 """
 AHEAD = """Accuracy after fine-tuning of the first by *all*, less that of others:"""
 RELIABILITY = """### How sure

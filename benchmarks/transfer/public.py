@@ -25,11 +25,8 @@ from timing import DATA
 from sklearn_p2l.divergence import pairwise_divergence
 from sklearn_p2l.metrics import spearman_score
 from sklearn_p2l.selection._ranker import zscore
-from sklearn_p2l.selection._weights import (
-    learn_weights,
-    prior_of,
-    shares_of_best,
-)
+from sklearn_p2l.selection._signals import Measured
+from sklearn_p2l.selection._weights import learn_weights, shares_of_best
 
 HERE = Path(__file__).parent
 PUBLIC = DATA / "groundtruth" / "public"
@@ -161,9 +158,10 @@ def left_out(performances, signals):
         E[f"all, {how}"] = np.empty_like(performances)
     for i in range(n):
         others = np.delete(np.arange(n), i)
-        prior = prior_of(performances[others])
+        others_measured = Measured.of(performances[others])
+        prior = others_measured.prior()[0]
         E["prior"][i] = prior
-        nested = zscore(prior_of(performances[others], nested=True))
+        nested = zscore(others_measured.prior(nested=True))
         training = np.array([*(s[others] for s in z.values()), nested])
         own = np.where(measured[i], prior, np.nan)[np.newaxis]
         test = np.array([*(s[i] for s in z.values()), zscore(own)[0]])

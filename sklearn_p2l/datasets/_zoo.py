@@ -60,7 +60,7 @@ def load_zoo():
     >>> selector = EvidenceSelector(zoo.sources, embedder=zoo.embedder)
     >>> selector = selector.fit(zoo.vectors, zoo.improvements, scores=zoo.scores)
     >>> selector.signals_
-    ['size', 'prior', 'kl', 'separability', 'logme', 'probe', 'knn']
+    ['size', 'prior', 'similar_targets', 'kl', 'separability', 'logme', 'probe', 'knn']
     """
     folder = Path(str(resources.files("sklearn_p2l.datasets") / "zoo"))
     sources = SourceCatalog.load(folder)

@@ -19,8 +19,10 @@ from sklearn_p2l.selection._chances import ChancesMixin
 from sklearn_p2l.selection._opened import SCORES, score_sources
 from sklearn_p2l.selection._ranker import RankingMixin, are_same, zscore
 from sklearn_p2l.selection._signals import (
+    FROM_MEASURED,
     ONE_PASS,
     Known,
+    Measured,
     Targets,
     has_known_sign,
     lacking,
@@ -30,7 +32,6 @@ from sklearn_p2l.selection._weights import (
     equal_weights,
     learn_weights,
     levels_of,
-    prior_of,
 )
 
 
@@ -56,8 +57,9 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
     signals : "auto" or sequence of str, default="auto"
         What is known of a source and a target; see the notes. "auto" takes all of
-        "size", "prior", "kl" (of features that have a sign "cosine"), "separability",
-        "logme", "probe" and "knn" for which there is what they need.
+        "size", "prior", "similar_targets", "kl" (of features that have a sign
+        "cosine"), "separability", "logme", "probe" and "knn" for which there is what
+        they need.
 
     weights : {"learned", "equal"} or mapping of str to float, default="learned"
         How the signals are weighed: as measured improvements teach, equally, or by
@@ -156,7 +158,9 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
     - "size": the logarithm of the number of samples the source was trained on;
     - any numeric column of the catalog, such as the source's own accuracy: unknown
       values count as the mean, and its weight is 0 unless it is learned, or given;
-    - "prior": the mean improvement of the source on the other training targets;
+    - "prior": the mean improvement of the source on the training targets, each counted
+      without itself while weights are learned; "similar_targets": the same, where a
+      training target counts the more, the nearer its vector is to that of the target;
     - a divergence by the name of its metric, "kl", "cosine", ...: of vectors of the
       reference network, lower is better;
     - "separability": the share of the spread of the target's class means, in the
@@ -191,11 +195,11 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
     >>> improvements = [[0.20, 0.05, 0.15], [0.05, 0.25, 0.10], [0.02, 0.04, 0.20]]
     >>> selector = EvidenceSelector(zoo).fit(vectors, improvements)
     >>> selector.signals_
-    ['size', 'prior', 'kl']
+    ['size', 'prior', 'similar_targets', 'kl']
     >>> selector.predict([[1, 9, 2]])
     array([['cars', 'scenes', 'birds']], dtype='<U6')
     >>> selector.predict_proba([[1, 9, 2]]).round(1)
-    array([[0. , 0.9, 0. ]])
+    array([[0. , 0.9, 0.1]])
     """
 
     _parameter_constraints: dict = {
@@ -280,7 +284,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             *("no_transfer_score_", "embedder_", "scores_", "_learned", "_levels"),
         ):
             vars(self).pop(attribute, None)
-        self._late_embedder = None
+        self._late_embedder = self._measured = None
         self.sources_ = self.sources
         self.source_labels_ = np.array(self.sources.names)
         self.fingerprint_ = self.sources.fingerprint
@@ -288,14 +292,16 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
             self.embedder_ = clone(self.embedder).fit(X)
         if y is not None:
             y = align_improvements(y, self.sources.names, X)
-            self.prior_ = prior_of(y)
+            self._remember(y)
         targets = self._as_targets(X)
         targets = replace(targets, scores=self._check_scores(scores, len(targets)))
         self.signals_ = self._choose_signals(self._known(targets))
         targets = self._embedded(targets)
+        if "similar_targets" in self.signals_ and self.fingerprint_ is None:
+            self.fingerprint_ = targets.fingerprint
         if y is not None:
             y = np.where(targets.candidates, y, np.nan)
-            self.prior_ = prior_of(y)
+            self._remember(y, targets.vectors)
         free = np.array([not has_known_sign(name) for name in self.signals_])
         if y is None or self.weights != "learned":
             self._check_no_transfer()
@@ -308,9 +314,9 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         for scored in self.scores_.values():  # but not those that could not be opened
             candidates = candidates & ~(measured & np.isnan(scored))
         y = np.where(candidates, y, np.nan)
-        self.prior_ = prior_of(y)
-        if "prior" in values:
-            values["prior"] = prior_of(y, nested=True)
+        self._remember(y, targets.vectors)
+        known = replace(self._known(targets), nested=True)
+        values |= {n: values_of(n, known) for n in FROM_MEASURED & set(values)}
         z = np.array([_zscore_of(values[n], candidates) for n in self.signals_])
         learned = learn_weights(z, y, free)
         self.weights_ = dict(zip(self.signals_, learned.values.tolist()))
@@ -321,6 +327,10 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         self.no_transfer_score_ = self._score_of_no_transfer()
         self._check_no_transfer()
         return self
+
+    def _remember(self, y, vectors=None):
+        self._measured = Measured.of(y, vectors)
+        self.prior_ = self._measured.prior()[0]
 
     def _check_scores(self, scores, n_targets):
         """Known scores of training targets as arrays."""
@@ -398,14 +408,15 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         return chosen
 
     def _known(self, targets):
-        return Known(self.sources_, targets, getattr(self, "prior_", None))
+        return Known(self.sources_, targets, self._measured)
 
     def _as_targets(self, X):
         """Targets in the forms that they are given in."""
         if _are_vectors(X):
             check_same_fingerprint(fingerprint_of(X), self.fingerprint_, "X")
             vectors = check_array(np.asarray(X), dtype=np.float64, input_name="X")
-            return Targets(len(vectors), vectors, getattr(X, "class_means", None))
+            means, fingerprint = getattr(X, "class_means", None), fingerprint_of(X)
+            return Targets(len(X), vectors, means, fingerprint=fingerprint)
         if not isinstance(X, (list, tuple)) or not len(X):
             raise ValueError(
                 "X must be a list of Tasks, one for each target, or an array of their "
@@ -440,9 +451,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         needs_vectors = self.exclude_self or set(self.signals_) & ONE_PASS
         if targets.vectors is None and needs_vectors:
             embedded = self._embedder_for(targets.tasks).transform(targets.tasks)
-            check_same_fingerprint(fingerprint_of(embedded), self.fingerprint_, "X")
-            means = getattr(embedded, "class_means", None)
-            targets = replace(targets, vectors=np.asarray(embedded), class_means=means)
+            own = self._as_targets(embedded)
+            targets = replace(own, tasks=targets.tasks, scores=targets.scores)
             self._check_nothing_lacks(targets)
         candidates = np.ones((len(targets), len(self.sources_)), dtype=bool)
         if self.exclude_self:
@@ -540,9 +550,13 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         selector.sources = selector.sources_ = sources
         selector.source_labels_ = np.array(sources.names)
         selector.fingerprint_ = sources.fingerprint
-        if hasattr(self, "prior_"):
-            known = dict(zip(self.sources_.names, self.prior_))
-            selector.prior_ = np.array([known.get(n, 0.0) for n in sources.names])
+        if "similar_targets" in self.signals_:
+            check_same_fingerprint(sources.fingerprint, self.fingerprint_, "sources")
+            selector.fingerprint_ = self.fingerprint_
+        if self._measured is not None:
+            names = self.sources_.names, sources.names
+            selector._measured = self._measured.for_sources(*names)
+            selector.prior_ = selector._measured.prior()[0]
         return selector
 
     def __sklearn_tags__(self):
@@ -555,7 +569,10 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         return tags
 
 
-_AUTO = ("size", "prior", "kl", "separability", "logme", "probe", "knn")
+_AUTO = (
+    *("size", "prior", "similar_targets", "kl", "separability"),
+    *("logme", "probe", "knn"),
+)
 
 
 def _zscore_of(values, candidates):

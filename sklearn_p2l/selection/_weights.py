@@ -165,23 +165,19 @@ def _fit(signals, y, rows, free, strength):
     ).x
 
 
-def prior_of(improvements, *, nested=False):
+def prior_of(z, known, weights):
     """Mean z-scored improvement of each source, shrunk by how often it was measured.
 
     Parameters
     ----------
-    improvements : ndarray of shape (n_targets, n_sources)
-        NaN where not measured.
-    nested : bool
-        Return one row per target, (n_targets, n_sources), each without that target.
+    z, known : ndarray of shape (n_training, n_sources)
+        Improvements, z-scored over the sources of a target, and which were measured.
+    weights : ndarray of shape (n_targets, n_training)
+        How much each training target counts for each target, from 0 to 1.
 
     Returns
     -------
-    prior : ndarray of shape (n_sources,)
+    prior : ndarray of shape (n_targets, n_sources)
         0, the mean, for a source that was never measured.
     """
-    z, known = zscore(improvements), ~np.isnan(improvements)
-    total, count = np.where(known, z, 0.0).sum(axis=0), known.sum(axis=0)
-    if nested:
-        total, count = total - np.where(known, z, 0.0), count - known
-    return total / (count + 1)
+    return weights @ np.where(known, z, 0.0) / (weights @ known + 1)
