@@ -5,8 +5,11 @@ import os
 import re
 import time
 import uuid
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from sklearn.utils.validation import check_memory
 
 try:
     import fcntl
@@ -29,8 +32,11 @@ def atomic_write(path):
             file.flush()
             os.fsync(file.fileno())  # before the name is: a power cut comes in between
         os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk's
+            error.filename = str(path)
         raise
 
 
@@ -84,3 +90,36 @@ def hash_file(path):
         while part := file.read(2**20):
             digest.update(part)
     return digest.hexdigest()
+
+
+def remembered(memory, key, compute):
+    """Return what a folder or joblib.Memory holds under a key, or compute it.
+
+    Where it cannot be kept, as on a full disk, it is computed all the same, with a
+    warning: nobody waits twice.
+    """
+    if isinstance(memory, os.PathLike):
+        memory = os.fspath(memory)
+    began, computed = [], []
+
+    def once():
+        began.append(True)
+        computed.append(compute())
+        return computed[0]
+
+    try:
+        return check_memory(memory).cache(_call, ignore=["compute"])(key, compute=once)
+    except OSError as error:
+        if began and not computed:  # nothing is wrong with the memory
+            raise
+        warnings.warn(
+            f"memory={memory!r} keeps nothing ({error}), so this is computed again "
+            "each time: give a folder that can be written to.",
+            stacklevel=2,
+        )
+    return computed[0] if computed else compute()
+
+
+def _call(key, compute):
+    """Compute something; what joblib.Memory caches by `key`."""
+    return compute()

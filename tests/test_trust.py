@@ -17,6 +17,8 @@ import pytest
 from sklearn.metrics import f1_score, make_scorer
 
 from sklearn_p2l import (
+    DatasetEmbedder,
+    EvidenceSelector,
     NetworkClassifier,
     Source,
     SourceCatalog,
@@ -25,13 +27,19 @@ from sklearn_p2l import (
     networks,
 )
 from sklearn_p2l.__main__ import main
-from sklearn_p2l._files import atomic_write, forget_unfinished, short_name
+from sklearn_p2l._files import (
+    atomic_write,
+    forget_unfinished,
+    remembered,
+    short_name,
+)
 from sklearn_p2l._workers import _own_folder
 from sklearn_p2l.datasets import read_bags, read_word_vectors
 from sklearn_p2l.ground_truth import measure_improvement
 from sklearn_p2l.ground_truth._protocol import describe
 from sklearn_p2l.ground_truth._records import file_name
 from sklearn_p2l.samples import content_key
+from sklearn_p2l.selection import _opened
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -458,3 +466,56 @@ def test_workers_end_when_their_parent_was_killed(tmp_path):
     while time.time() < deadline and any(Path("/proc", pid).exists() for pid in pids):
         time.sleep(0.1)
     assert len(pids) == 2 and not any(Path("/proc", pid).exists() for pid in pids)
+
+
+# -- where nothing can be written ----------------------------------------------------
+
+
+class FullDisk:
+    """The interface of joblib.Memory, before or after what it calls has computed."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def cache(self, function, **kwargs):
+        def called(*args, **kwargs):
+            if self.after:
+                function(*args, **kwargs)
+            raise OSError(28, "No space left on device")
+
+        return called
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_memory_that_keeps_nothing_loses_nothing(zoo, rng, after):
+    """Vectors and scores are those without a memory; no source is skipped for it."""
+    X = rng.integers(0, 255, (12, 16, 16, 3), dtype=np.uint8)
+    task, full = Task(X, np.arange(12) % 2), FullDisk(after)
+    embedder = DatasetEmbedder("small_resnet", weights=None, image_size=16)
+    embedder.set_params(random_state=0)
+    expected = embedder.fit_transform([X])
+    with pytest.warns(UserWarning, match="No space left on device.*give a folder"):
+        got = embedder.set_params(memory=full).fit_transform([X])
+    np.testing.assert_array_equal(got, expected)
+    _opened._kept.clear()
+    selector = EvidenceSelector(zoo, signals=["knn"], image_size=16, memory=full)
+    with pytest.warns(UserWarning, match="keeps nothing") as caught:
+        E = selector.fit([task]).decision_function([task])
+    assert all(w.category is UserWarning for w in caught)
+    selector.set_params(memory=None).fit([task])
+    np.testing.assert_array_equal(E, selector.decision_function([task]))
+
+
+def test_what_fails_in_computing_is_no_fault_of_the_memory(tmp_path):
+    def compute():
+        raise FileNotFoundError("an image")
+
+    with pytest.raises(FileNotFoundError, match="an image"):
+        remembered(tmp_path, "key", compute)
+
+
+def test_errors_of_a_full_disk_name_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space.*'.*table\.json'") as raised:
+        with atomic_write(tmp_path / "table.json"):
+            raise OSError(28, "No space left on device")
+    assert raised.value.errno == 28 and not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -33,6 +34,8 @@ from sklearn_p2l.datasets import load_small_tasks, load_zoo
 from sklearn_p2l.ground_truth import measure_improvement
 
 RESULTS = Path(__file__).parent / "results"
+# What an error must say where nothing can be written.
+WHY = ("File too large", "No space left", "Permission denied")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -101,21 +104,45 @@ def train(folder):
 WORK = {"measure_improvement": measure, "save": save, "embed": embed, "fit": train}
 
 
-def in_a_child(work, folder, before=None):
+@contextmanager
+def full_disk(folder):
+    """No file may grow beyond a few bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextmanager
+def read_only_folder(folder):
+    """Nobody may write; who may everything becomes nobody meanwhile."""
+    is_root = os.geteuid() == 0
+    folder.chmod(0o555)
+    if is_root:
+        os.seteuid(65534)
+    yield
+    if is_root:
+        os.seteuid(0)
+    folder.chmod(0o755)
+
+
+def in_a_child(work, folder, meanwhile=nullcontext):
     """Start a workload in a fork; what it gives stands in a file at its end."""
 
     def run():
         os.setsid()
         warnings.simplefilter("ignore")
-        if before is not None:
-            before()
-        try:
-            outcome = work(folder)
-        except Exception as error:
-            outcome = f"{type(error).__name__}: {error}".encode()
-            (folder / "error").write_bytes(outcome)
-            os._exit(1)
-        (folder / "outcome").write_bytes(outcome)
+        error = None
+        with meanwhile(folder):
+            try:
+                outcome = work(folder)
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}"
+        if error is None:
+            (folder / "outcome").write_bytes(outcome)
+        else:
+            (folder / "error").write_text(error)
         os._exit(0)
 
     child = FORK.Process(target=run)
@@ -173,6 +200,7 @@ def killed(name, work, expected, seconds, n_kills, rng):
         "cases": hit,
         "finished work lost or repeated": lost,
         "another result": different,
+        "unclear": 0,
     }
 
 
@@ -192,22 +220,24 @@ def row_of(name, misfortune, folder, work, expected):
         "cases": 1,
         "finished work lost or repeated": 0,
         "another result": int(is_another(folder, work, expected)),
+        "unclear": 0,
     }
 
 
-def full_disk(name, work, expected):
-    """No file may grow beyond a few bytes: an error, and then the same result."""
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
+def unwritable(name, work, expected, how):
+    """Where nothing can be written: the result, or why not; later the result."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        in_a_child(work, folder, before=limit).join()
-        said = (folder / "error").exists() or not (folder / "outcome").exists()
-        row = row_of(name, "disk full, then not", folder, work, expected)
-        return row | {"finished work lost or repeated": int(not said)}
+        in_a_child(work, folder, meanwhile=how).join()
+        if (folder / "outcome").exists():
+            is_clear = (folder / "outcome").read_bytes() == expected
+        else:
+            text = (folder / "error").read_text()
+            print(name, how.__name__, text[:500])
+            is_clear = any(word in text for word in WHY)
+        what = f"{how.__name__.replace('_', ' ')}, then not"
+        row = row_of(name, what, folder, work, expected)
+        return row | {"unclear": int(not is_clear)}
 
 
 def damaged_records(expected):
@@ -227,11 +257,12 @@ def damaged_records(expected):
             in_a_child(measure, folder).join()
             refused = (folder / "error").exists()
             if refused:  # and says which file to delete
-                assert record.name in (folder / "error").read_text(), how
+                is_clear = record.name in (folder / "error").read_text()
                 record.unlink()
-            yield row_of(
+            row = row_of(
                 "measure_improvement", f"a record {how}", folder, measure, expected
             )
+            yield row | {"unclear": int(refused and not is_clear)}
 
 
 def crowd(n, expected):
@@ -277,7 +308,8 @@ def main():
     for name, work in WORK.items():
         expected[name], seconds = undisturbed(work)
         rows.append(killed(name, work, expected[name], seconds, options.kills, rng))
-    rows += [full_disk(name, work, expected[name]) for name, work in WORK.items()]
+    for how in (full_disk, read_only_folder):
+        rows += [unwritable(name, w, expected[name], how) for name, w in WORK.items()]
     of_measure = expected["measure_improvement"]
     rows += damaged_records(of_measure)
     rows += [crowd(n, of_measure) for n in (2, 4)]

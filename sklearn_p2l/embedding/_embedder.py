@@ -13,7 +13,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, check_memory
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_p2l._compat import (
     HasMethods,
@@ -22,6 +22,7 @@ from sklearn_p2l._compat import (
     _fit_context,
     load_networks,
 )
+from sklearn_p2l._files import remembered
 from sklearn_p2l._provenance import Vectors
 from sklearn_p2l._workers import as_worker, replacing_workers, this_process
 from sklearn_p2l.embedding._class_means import check_labels_stay, labels_of
@@ -459,7 +460,8 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
             content = None if self.layer_ is None else content_key(dataset)
         settings = (self.fingerprint_, self.precision, self.on_error)
         if self.max_samples is not None:
-            settings += (self.max_samples, self.tolerance, self.seed_, self.batch_size)
+            settings += (self.max_samples, self.tolerance, self.seed_)
+            settings += (self.batch_size, str(self.device))  # they say where it stops
         if labels is not None:
             settings += (joblib.hash(labels),)
         return None if content is None else (content, settings)
@@ -487,11 +489,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
 
             if key is None:
                 return compute()
-            memory = self.memory
-            if isinstance(memory, os.PathLike):
-                memory = os.fspath(memory)
-            look_up = check_memory(memory).cache(_call, ignore=["compute"])
-            return look_up(*key, compute=compute)
+            return remembered(self.memory, key, compute)
 
     def _summarize_samples(self, dataset, labels, bar):
         networks = load_networks()
@@ -592,8 +590,3 @@ def _summarize_as_worker(embedder, dataset, labels, number, key, n_workers, pare
                 embedder._network = network
             _last_network = embedder.fingerprint_, embedder._get_network()
         return embedder._summarize(dataset, labels, number, key)
-
-
-def _call(key, settings, compute):
-    """Compute a summary; what joblib.Memory caches by `key` and `settings`."""
-    return compute()

@@ -14,10 +14,9 @@ import joblib
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import softmax
-from sklearn.utils.validation import check_memory
 
 from sklearn_p2l._compat import load_networks, progress_bar
-from sklearn_p2l._files import hash_file
+from sklearn_p2l._files import hash_file, remembered
 from sklearn_p2l._workers import (
     as_worker,
     replacing_workers,
@@ -184,9 +183,6 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
 
     Its network is opened if need be.
     """
-    if isinstance(memory, os.PathLike):
-        memory = os.fspath(memory)
-    look_up = check_memory(memory).cache(_call, ignore=["compute"])
     kinds = {SCORES[name] for name in names}
     opened = []
 
@@ -211,7 +207,8 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
                     if content is None:
                         outputs[kind] = call()
                     else:
-                        outputs[kind] = look_up(content, settings, kind, compute=call)
+                        key = content, settings, kind
+                        outputs[kind] = remembered(memory, key, call)
                 rows.append(_scores(outputs, y, names))
             except (OSError, ValueError, ImportError, RuntimeError) as error:
                 kind = OSError if isinstance(error, OSError) else ValueError
@@ -240,8 +237,3 @@ def _open(source, image_size, with_head):
     return load_networks().open_network(
         backbone, weights=weights, image_size=image_size, with_head=with_head
     )
-
-
-def _call(content, settings, kind, compute):
-    """Compute what a network gives; joblib.Memory caches it by all but `compute`."""
-    return compute()
