@@ -45,6 +45,7 @@ def main():
     sources, tasks = load_tasks()
     settings = dict(image_size=64, class_means=True)
     reference = embedder("squeezenet", memory=folder / "vectors", **settings)
+    rows = []
     for zoo in measured_zoos():
         truth, (train, classifier) = Truth(zoo), ZOOS[zoo]
         catalog = train(sources, reference, folder, 2)
@@ -59,11 +60,10 @@ def main():
         # Computed once, and remembered by all that follow.
         targets = [tasks[name] for name in truth.targets.index]
         selector.fit(targets, truth.improvements_by(catalog.names))
-        Parallel(n_jobs=options.n_jobs, verbose=5)(
+        rows += Parallel(n_jobs=options.n_jobs, verbose=5)(
             delayed(run)(records, zoo, name, selector, classifier, tasks)
             for name in truth.targets.index
         )
-    rows = [json.loads(path.read_text()) for path in sorted(records.glob("*.json"))]
     frame = pd.DataFrame(rows).sort_values(["zoo", "target"])
     frame.to_csv(RESULTS / "trials.csv", index=False, float_format="%.4f")
     write(frame)
@@ -71,9 +71,6 @@ def main():
 
 def run(records, zoo, name, selector, classifier, tasks):
     """One target: what is tried, what is taken, what they are worth."""
-    path = records / f"{zoo}--{name}.json"
-    if path.exists():
-        return
     torch.set_num_threads(1)
     truth, catalog = Truth(zoo), selector.sources
     improvement = truth.improvements_by(catalog.names)
@@ -82,35 +79,43 @@ def run(records, zoo, name, selector, classifier, tasks):
     selector.set_params(memory=None)  # what the ranking costs is measured, too
     _opened._kept.clear()
     start = time.perf_counter()
-    ranking = selector.predict([tasks[name]])[0]
+    first = selector.predict_top([tasks[name]], N_CANDIDATES)[0].tolist()
     ranked = time.perf_counter() - start
-    tuner = FineTuner(
-        FrozenEstimator(selector),
-        catalog,
-        clone(classifier).set_params(random_state=0),
-        n_candidates=N_CANDIDATES,
-    )
-    start = time.perf_counter()
-    tuner.fit(tasks[name])
-    total = time.perf_counter() - start
+    path = records / f"{zoo}--{name}--{'--'.join(first)}.json"
+    if path.exists():
+        tried = json.loads(path.read_text())
+    else:
+        tuner = FineTuner(
+            FrozenEstimator(selector),
+            catalog,
+            clone(classifier).set_params(random_state=0),
+            n_candidates=N_CANDIDATES,
+        )
+        start = time.perf_counter()
+        tuner.fit(tasks[name])
+        tried = dict(
+            taken=tuner.source_,
+            seconds=time.perf_counter() - start,
+            seconds_of_trials=sum(row["seconds"] for row in tuner.candidates_),
+        )
+        with atomic_write(path) as file:
+            file.write(json.dumps(tried).encode())
     worth = truth.everything.loc[name, list(catalog.names)]
-    record = dict(
+    return dict(
         zoo=zoo,
         target=name,
         n_sources=len(catalog),
-        first=ranking[0],
-        taken=tuner.source_,
+        first=first[0],
+        taken=tried["taken"],
         best=worth.idxmax(),
-        accuracy_of_first=worth[ranking[0]],
-        accuracy_of_taken=worth[tuner.source_],
-        accuracy_of_best_tried=worth[ranking[:N_CANDIDATES]].max(),
+        accuracy_of_first=worth[first[0]],
+        accuracy_of_taken=worth[tried["taken"]],
+        accuracy_of_best_tried=worth[first].max(),
         accuracy_of_best=worth.max(),
         seconds_of_ranking=ranked,
-        seconds_of_trials=sum(row["seconds"] for row in tuner.candidates_),
-        seconds=ranked + total,
+        seconds_of_trials=tried["seconds_of_trials"],
+        seconds=ranked + tried["seconds"],
     )
-    with atomic_write(path) as file:
-        file.write(json.dumps(record).encode())
 
 
 def write(frame):
