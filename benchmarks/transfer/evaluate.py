@@ -120,7 +120,7 @@ def describe(report, truth):
     report.add(
         f"Sources of one target differ by {spread:.3f} (standard deviation over "
         "sources, mean over targets), trainings of one source with different seeds by "
-        f"{noise:.3f}."
+        f"{noise:.3f}. {noise_of_rankings(truth)}"
     )
     report.table(shares)
     report.add("Mean improvement I of each source, over the targets of each kind:")
@@ -157,6 +157,24 @@ def compare_recipes(report, truth, papers):
     report.add(
         "The two rank the sources of a target with a mean Spearman correlation of "
         f"{spearman_score(*gains):.3f}."
+    )
+
+
+def noise_of_rankings(truth):
+    """How well two measurements of the same agree on the order of sources, as text."""
+    judged, names = truth.judged, truth.sizes.index
+    pairs = [
+        spearman_score(a.loc[judged, names], b.loc[judged, names])
+        for i, a in truth.by_seed.items()
+        for j, b in truth.by_seed.items()
+        if i < j
+    ]
+    r, n = np.mean(pairs), len(truth.by_seed)
+    return (
+        f"Two seeds rank the sources of a {'held-out ' * (truth.split is not None)}"
+        f"target with a mean Spearman correlation of {r:.3f}; by the Spearman-Brown "
+        f"formula the mean of {n} seeds then agrees with the mean of {n} others at "
+        f"{n * r / (1 + (n - 1) * r):.3f}: about what a perfect prediction could reach."
     )
 
 
@@ -330,20 +348,6 @@ def effects(report, truth, chosen):
     report.add(
         "Rows with other training targets, seeds, steps or sources are judged by their "
         "own truth, so their accuracy and regret do not compare with the first row."
-    )
-    pairs = [
-        spearman_score(a[held][truth.sizes.index], b[held][truth.sizes.index])
-        for i, a in truth.by_seed.items()
-        for j, b in truth.by_seed.items()
-        if i < j
-    ]
-    r = np.mean(pairs)
-    n = len(truth.by_seed)
-    report.add(
-        f"Noise of the truth: two seeds rank the sources of a held-out target with a "
-        f"mean Spearman correlation of {r:.3f}. By the Spearman-Brown formula the mean "
-        f"of {n} seeds then agrees with the mean of {n} others at "
-        f"{n * r / (1 + (n - 1) * r):.3f}: about what a perfect prediction could reach."
     )
 
 
