@@ -665,6 +665,33 @@ def test_tune_trains_a_model_that_serves_as_a_checkpoint(p2l, tmp_path, folders)
     assert f"{model}" in tuned[1]
 
 
+def test_predict_uses_what_tune_has_written(p2l, tmp_path, folders):
+    model = tmp_path / "model.safetensors"
+    p2l("tune", folders, "--output", model, *SCRATCH)
+    code, out, err = p2l("predict", model, folders / "red", folders / "dark")
+    assert (code, err) == (0, "")
+    header, *lines = out.splitlines()
+    assert header.split() == ["file", "class", "probability"]
+    classifier = NetworkClassifier.from_checkpoint(model)
+    files = [
+        *sorted((folders / "red").iterdir()),
+        *sorted((folders / "dark").iterdir()),
+    ]
+    P = classifier.predict_proba(files)
+    expected = zip(files, classifier.classes_[P.argmax(axis=1)], P.max(axis=1))
+    assert [line.split() for line in lines] == [
+        [str(file), label, f"{p:.3f}"] for file, label, p in expected
+    ]
+    code, out, _ = p2l("predict", model, files[0], "--format", "json")
+    record = json.loads(out)
+    assert record["file"] == str(files[0]) and record["class"] == lines[0].split()[1]
+    assert record["probability"] == pytest.approx(P[0].max())
+    assert_refused(p2l("predict", model, tmp_path / "nothing"), "nothing there")
+    assert_refused(
+        p2l("predict", tmp_path / "no.safetensors", folders), "must be a file"
+    )
+
+
 def test_tune_scores_on_a_given_test_part(p2l, tmp_path, folders):
     model = tmp_path / "model.safetensors"
     tune = ["tune", folders, "--test", folders, "--output", model, *SCRATCH]

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from safetensors.numpy import load_file
 from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import average_precision_score
 
@@ -477,6 +478,62 @@ def test_to_source_and_back(zoo, digits, tmp_path):
         tuner.to_source("x", checkpoint=tmp_path / "x.pt")
     with pytest.raises(NotFittedError):
         scratch().to_source("x", checkpoint=tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("backbone", ["small_resnet", "squeezenet1_1"])
+@pytest.mark.parametrize(
+    "labels", [["dark", "light"], [3, -1], [False, True], [1.0, 2.0], "multilabel"]
+)
+def test_a_file_is_a_fitted_classifier_again(
+    backbone, labels, dark_and_light, tmp_path
+):
+    """For squeezenet1_1, too, whose fresh last layer is not that of torchvision."""
+    X, y = dark_and_light
+    second = (np.asarray(y) == np.unique(y)[1]).astype(int)
+    y = np.eye(2, dtype=int)[second]
+    if labels != "multilabel":
+        y = np.array(labels)[second]
+    trained = NetworkClassifier(backbone, image_size=32, epochs=1, random_state=0)
+    path = tmp_path / "it.safetensors"
+    trained.fit(X, y).to_source("it", checkpoint=path)
+    again = NetworkClassifier.from_checkpoint(path)
+    assert_array_equal(again.predict_proba(X), trained.predict_proba(X))
+    assert_array_equal(again.predict(X), trained.predict(X))
+    assert again.predict(X).dtype == trained.predict(X).dtype
+    assert_array_equal(again.transform(X[:3]), trained.transform(X[:3]))
+    for name in ("n_samples_", "image_size_", "backbone_", "y_type_"):
+        assert getattr(again, name) == getattr(trained, name)
+    assert_array_equal(pickle.loads(pickle.dumps(again)).predict(X), trained.predict(X))
+    copy = tmp_path / "copy.safetensors"
+    again.to_source("it", checkpoint=copy)
+    assert copy.read_bytes() == path.read_bytes()
+    assert clone(again).set_params(epochs=1).fit(X, y).image_size_ == 32
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"classes": None}, "'classes'"),
+        ({"classes": '["a", "a"]'}, "no list of different labels"),
+        ({"classes": "[]"}, "no list of different labels"),
+        ({"classes": '{"a": 1}'}, "no list of different labels"),
+        ({"classes": '["a", "b", "c"]'}, "size mismatch"),
+        ({"classes": "["}, "Expecting value"),
+        ({"classes": "[[1], 2]"}, "inhomogeneous"),
+        ({"n_samples": "many"}, "invalid literal"),
+        ({"y_type": "continuous"}, "y_type"),
+    ],
+)
+def test_a_file_that_is_no_fitted_classifier(change, told, dark_and_light, tmp_path):
+    path = tmp_path / "it.safetensors"
+    trained = scratch().fit(*dark_and_light)
+    trained.to_source("it", checkpoint=path)
+    metadata = networks.checkpoint_metadata(path) | change
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    networks.write_checkpoint(path, trained.weights_, metadata)
+    with pytest.raises(ValueError, match=told) as raised:
+        NetworkClassifier.from_checkpoint(path)
+    assert "to_source or p2l tune" in str(raised.value)
 
 
 def test_mismatch_of_architecture_and_checkpoint(zoo, digits):

@@ -42,6 +42,7 @@ def _parser():
     _add_rank(commands)
     _add_learn_k(commands)
     _add_tune(commands)
+    _add_predict(commands)
     return parser
 
 
@@ -243,6 +244,26 @@ def _add_tune(commands):
     _add_metric(group, default=argparse.SUPPRESS)
     _add_training_options(tune)
     tune.set_defaults(run=_tuning.tune)
+
+
+def _add_predict(commands):
+    predict = commands.add_parser(
+        "predict",
+        help="tell the classes of images, by what tune has written",
+        description="Print the class of each image and its probability, as the network "
+        "sees it that p2l tune has written.",
+    )
+    predict.add_argument(
+        "model", metavar="MODEL", help="file that p2l tune has written"
+    )
+    predict.add_argument(
+        "images", nargs="+", metavar="IMAGES", help="files, or folders with images"
+    )
+    _add_format(predict)
+    predict.add_argument(
+        "--device", default=argparse.SUPPRESS, help="cpu, cuda or auto"
+    )
+    predict.set_defaults(run=_tuning.predict)
 
 
 def _add_catalog(parser):

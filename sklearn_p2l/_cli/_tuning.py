@@ -1,4 +1,7 @@
-"""``p2l tune``: from a folder with a subfolder for each class to a model file."""
+"""``p2l tune``: from a folder with a subfolder for each class to a model file.
+
+And ``p2l predict``: from such a file to the classes of images.
+"""
 
 import dataclasses
 import os
@@ -9,10 +12,11 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_p2l._cli._rankings import checked_selector, k_and_metric, ranked
 from sklearn_p2l._cli._reading import check_effects, check_names, load_catalog
-from sklearn_p2l._cli._tables import json_line, pairs
+from sklearn_p2l._cli._tables import json_line, pairs, table
 from sklearn_p2l._cli._vectors import embedder_options
 from sklearn_p2l._compat import load_networks
 from sklearn_p2l.catalog import has_weights
+from sklearn_p2l.samples import as_samples
 from sklearn_p2l.task import Task
 from sklearn_p2l.tuning import NetworkClassifier, start_from
 
@@ -47,6 +51,23 @@ def tune(args):
         "file": args.output,
     }
     return [json_line(result)] if args.format == "json" else _as_table(result)
+
+
+def predict(args):
+    """Tell the classes of images by a model file, a line for each image."""
+    classifier = NetworkClassifier.from_checkpoint(args.model)
+    classifier.set_params(**{"device": args.device} if "device" in args else {})
+    if classifier.image_size_ is None:
+        raise ValueError(f"MODEL must be a network of images, {args.model} is of text.")
+    files = [file for path in args.images for file in as_samples(path)]
+    P = classifier.predict_proba(files)
+    best = P.argmax(axis=1)
+    classes, chances = classifier.classes_[best].tolist(), P.max(axis=1).tolist()
+    rows = list(zip(map(os.fspath, files), classes, chances))
+    names = ("file", "class", "probability")
+    if args.format == "json":
+        return [json_line(dict(zip(names, row))) for row in rows]
+    return table(names, *rows)
 
 
 def _as_table(result):

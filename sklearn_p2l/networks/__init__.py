@@ -19,6 +19,7 @@ from sklearn_p2l.networks.training import predict_logits, train
 from sklearn_p2l.networks.weights import (
     checkpoint_metadata,
     get_weights,
+    read_arrays,
     set_weights,
     write_checkpoint,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "open_network",
     "predict_logits",
     "published_facts",
+    "read_arrays",
     "set_weights",
     "train",
     "write_checkpoint",

@@ -150,7 +150,7 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Write the trained weights and return the entry for a SourceCatalog.
 
         The file also says what is needed to use it: architecture, size of the images,
-        and the names of the classes as JSON.
+        and the names of the classes as JSON. `from_checkpoint` reads it.
 
         Parameters
         ----------
@@ -203,11 +203,68 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             metadata=metadata,
             fingerprint=fingerprint,
         )
-        classes = json.dumps(self.classes_.tolist(), default=str)
-        networks.write_checkpoint(
-            checkpoint, self.weights_, self._metadata | {"classes": classes}
-        )
+        about = {
+            "classes": json.dumps(self.classes_.tolist(), default=str),
+            "y_type": self.y_type_,
+            "n_samples": str(self.n_samples_),
+        }
+        networks.write_checkpoint(checkpoint, self.weights_, self._metadata | about)
         return source
+
+    @classmethod
+    def from_checkpoint(cls, path):
+        """Return the fitted classifier whose weights `to_source` has written.
+
+        Nothing is unpickled, so the file may come from others; joblib keeps what this
+        leaves out: the settings of the training and its history.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File that `to_source` or ``p2l tune`` has written.
+
+        Returns
+        -------
+        classifier : NetworkClassifier
+            Predicts as the one that was trained. Fitted again, it starts from the file.
+            Its ``classes_`` are strings, numbers or booleans.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not such a file: it names no classes or no architecture, or its
+            weights do not fit.
+        """
+        networks, path = load_networks(), os.fspath(path)
+        network = networks.open_network(path, weights=None)
+        metadata = networks.checkpoint_metadata(path)
+        try:
+            classes = np.array(json.loads(metadata["classes"]))
+            if classes.ndim != 1 or len(np.unique(classes)) < max(1, len(classes)):
+                raise ValueError("classes that are no list of different labels")
+            y_type = metadata.get("y_type", "multiclass")
+            n_samples = int(metadata.get("n_samples", 0)) or None  # older files
+            if y_type not in ("binary", "multiclass", "multilabel-indicator"):
+                raise ValueError(f"y_type {y_type!r}")
+            network.reset_classifier(len(classes))
+            networks.set_weights(network.model, networks.read_arrays(path))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                "path must be a file that to_source or p2l tune has written, with its "
+                f"classes and its last layer, got {path!r}: {error}. To start a "
+                "training from it, pass it as backbone."
+            ) from error
+        classifier = cls(path)
+        classifier.classes_, classifier.y_type_ = classes, y_type
+        classifier.n_samples_ = n_samples
+        classifier.weights_ = networks.get_weights(network.model)
+        classifier.image_size_ = network.image_size
+        classifier.backbone_ = network.metadata["architecture"]
+        classifier._metadata, classifier._network = network.metadata, network
+        classifier._n_features_out = network.num_features
+        return classifier
 
     def to_module(self):
         """Make a torch module that computes `predict_proba` from raw pixels.
