@@ -271,8 +271,10 @@ def costs(selectors, reference, tasks, truth):
         if is_pipeline:
             selector.steps[0] = ("embedder", reference)
         else:
-            selector.set_params(embedder=reference, memory=None)
+            selector.set_params(embedder=reference)
         selector.fit(tasks, truth.improvement)
+        if not is_pipeline:
+            selector.set_params(memory=None)
         seconds = []
         for task in some:
             _opened._kept.clear()
