@@ -57,7 +57,7 @@ def test_no_image_and_no_group_serves_twice():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark, n_figures", [("transfer", 7), ("relations", 5)])
+@pytest.mark.parametrize("benchmark, n_figures", [("transfer", 14), ("relations", 5)])
 def test_report_is_what_the_tables_give(benchmark, n_figures, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     evaluate, folder = load(benchmark, "evaluate"), BENCHMARKS / benchmark
