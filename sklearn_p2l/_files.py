@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and known by what they hold."""
+"""Files: written whole or not at all, known by what they hold, kept for reuse."""
 
 import hashlib
 import os

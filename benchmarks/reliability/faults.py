@@ -302,7 +302,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50, help="of each workload")
     options = parser.parse_args()
-    import_module("sklearn_p2l.networks")  # once, for all forks
+    # Once, for all forks: in a read-only folder a fork may have no right to import.
+    import_module("sklearn_p2l.networks")
+    load_zoo()
+    load_small_tasks()
     rng = np.random.default_rng(0)
     expected, rows = {}, []
     for name, work in WORK.items():

@@ -3,7 +3,7 @@
     python benchmarks/transfer/evidence.py --folder work/transfer
 
 needs the sources' networks in the folder of `run.py` (it trains them if they are not
-there, about 20 minutes), and takes about ten minutes then. Writes
+there, about 20 minutes), and takes about half an hour then. Writes
 results/evidence.csv and EVIDENCE.md.
 """
 

@@ -5,7 +5,8 @@
 needs the sources' networks and the tables that `run.py` has written. For each target,
 left out in turn, the sources are ranked by all evidence, and `FineTuner` tries the
 first three; what the source that it takes is worth is the mean over the seeds of the
-matrix. About half an hour on two cores. Writes results/trials.csv and TRIALS.md.
+matrix. About three quarters of an hour on two cores. Writes results/trials.csv and
+TRIALS.md.
 """
 
 import argparse

@@ -261,7 +261,7 @@ def _add_predict(commands):
     )
     _add_format(predict)
     predict.add_argument(
-        "--device", default=argparse.SUPPRESS, help="cpu, cuda or auto"
+        "--device", default="auto", help="cpu, cuda or auto (default: %(default)s)"
     )
     predict.set_defaults(run=_tuning.predict)
 

@@ -56,7 +56,7 @@ def tune(args):
 def predict(args):
     """Tell the classes of images by a model file, a line for each image."""
     classifier = NetworkClassifier.from_checkpoint(args.model)
-    classifier.set_params(**{"device": args.device} if "device" in args else {})
+    classifier.set_params(device=args.device)
     if classifier.image_size_ is None:
         raise ValueError(f"MODEL must be a network of images, {args.model} is of text.")
     files = [file for path in args.images for file in as_samples(path)]

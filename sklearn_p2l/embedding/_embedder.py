@@ -461,7 +461,7 @@ class DatasetEmbedder(TransformerMixin, BaseEstimator):
         settings = (self.fingerprint_, self.precision, self.on_error)
         if self.max_samples is not None:
             settings += (self.max_samples, self.tolerance, self.seed_)
-            settings += (self.batch_size, str(self.device))  # they say where it stops
+            settings += (self.batch_size, str(self.device))  # where "auto" stops
         if labels is not None:
             settings += (joblib.hash(labels),)
         return None if content is None else (content, settings)

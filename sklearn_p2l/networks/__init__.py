@@ -19,7 +19,6 @@ from sklearn_p2l.networks.training import predict_logits, train
 from sklearn_p2l.networks.weights import (
     checkpoint_metadata,
     get_weights,
-    read_arrays,
     set_weights,
     write_checkpoint,
 )
@@ -40,7 +39,6 @@ __all__ = [
     "open_network",
     "predict_logits",
     "published_facts",
-    "read_arrays",
     "set_weights",
     "train",
     "write_checkpoint",

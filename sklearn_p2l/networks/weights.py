@@ -71,12 +71,6 @@ def checkpoint_metadata(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the weights that `write_checkpoint` has written."""
-    with safe_open(path, framework="numpy") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}
-
-
 def write_checkpoint(
     path: str | Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]
 ) -> None:

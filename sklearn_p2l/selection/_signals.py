@@ -119,21 +119,28 @@ def _similar_targets(known):
     return prior_of(measured.z, measured.known, weights)
 
 
-def _prior_lacks(known):
+def _measured_lacks(name, known):
     if known.measured is None:
-        return "signal 'prior' needs measured improvements: pass y to fit"
+        return f"signal {name!r} needs measured improvements: pass y to fit"
     return None
 
 
-def _similar_targets_lacks(known):
-    if known.measured is None:
-        return "signal 'similar_targets' needs measured improvements: pass y to fit"
+def _vectors_lack(name, known):
     if known.targets.vectors is None and not known.targets.can_be_embedded:
         return (
-            "signal 'similar_targets' needs vectors of targets: pass an embedder, or "
+            f"signal {name!r} needs vectors of targets: pass an embedder, or "
             "vectors as X"
         )
     return None
+
+
+def _prior_lacks(known):
+    return _measured_lacks("prior", known)
+
+
+def _similar_targets_lacks(known):
+    name = "similar_targets"
+    return _measured_lacks(name, known) or _vectors_lack(name, known)
 
 
 def _separability(known):
@@ -229,12 +236,7 @@ def lacking(name, known):
                 f"signal {name!r} needs features without a sign: take another "
                 "divergence, such as 'cosine'"
             )
-        if targets.vectors is None and not targets.can_be_embedded:
-            return (
-                f"signal {name!r} needs vectors of targets: pass an embedder, or "
-                "vectors as X"
-            )
-        return None
+        return _vectors_lack(name, known)
     if name in SCORES:
         without = [source.name for source in catalog if not has_weights(source)]
         if without:

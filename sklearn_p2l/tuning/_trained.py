@@ -238,19 +238,24 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             weights do not fit.
         """
         networks, path = load_networks(), os.fspath(path)
-        network = networks.open_network(path, weights=None)
-        metadata = networks.checkpoint_metadata(path)
         try:
+            network = networks.open_network(path, weights=None, with_head=True)
+            metadata = networks.checkpoint_metadata(path)
             classes = np.array(json.loads(metadata["classes"]))
             if classes.ndim != 1 or len(np.unique(classes)) < max(1, len(classes)):
                 raise ValueError("classes that are no list of different labels")
             y_type = metadata.get("y_type", "multiclass")
-            n_samples = int(metadata.get("n_samples", 0)) or None  # older files
+            # Files of the zoo that comes with the package do not tell.
+            n_samples = int(metadata.get("n_samples", 0)) or None
             if y_type not in ("binary", "multiclass", "multilabel-indicator"):
                 raise ValueError(f"y_type {y_type!r}")
-            network.reset_classifier(len(classes))
-            networks.set_weights(network.model, networks.read_arrays(path))
-        except (KeyError, ValueError, RuntimeError) as error:
+            weights = networks.get_weights(network.model)
+            n_outputs = len(weights[f"{network.head}.weight"])
+            if n_outputs != len(classes):
+                raise ValueError(
+                    f"size mismatch: {len(classes)} classes, {n_outputs} outputs"
+                )
+        except (KeyError, ValueError) as error:
             raise ValueError(
                 "path must be a file that to_source or p2l tune has written, with its "
                 f"classes and its last layer, got {path!r}: {error}. To start a "
@@ -259,7 +264,7 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         classifier = cls(path)
         classifier.classes_, classifier.y_type_ = classes, y_type
         classifier.n_samples_ = n_samples
-        classifier.weights_ = networks.get_weights(network.model)
+        classifier.weights_ = weights
         classifier.image_size_ = network.image_size
         classifier.backbone_ = network.metadata["architecture"]
         classifier._metadata, classifier._network = network.metadata, network
