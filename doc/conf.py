@@ -103,6 +103,7 @@ def write_help(folder):
         "p2l rank",
         "p2l learn-k",
         "p2l tune",
+        "p2l predict",
     ):
         _, *words = name.split()
         command = [sys.executable, "-m", "sklearn_p2l", *words, "--help"]

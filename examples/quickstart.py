@@ -42,28 +42,35 @@ def digits():
     return Task(X, y, X_test=X_test, y_test=y_test)
 
 
-def folder(path):
-    """Images in class subfolders, a third of them to test on."""
-    task = Task.from_folder(path)
-    X, X_test, y, y_test = train_test_split(
-        task.X, task.y, test_size=1 / 3, stratify=task.y, random_state=0
-    )
-    return Task(X, y, X_test=X_test, y_test=y_test)
-
-
 def show(title, rows, columns):
+    rows = rows[:6]
+    columns = {
+        key: heading
+        for key, heading in columns.items()
+        if any(round(row[key], 2) for row in rows)
+    }
     print(f"\n{title}\n  {'rank':>4}  {'source':14}{'size':>6}{'E':>7}", end="")
-    print("".join(f"{heading[:9]:>10}" for heading in columns.values()))
-    for row in rows[:6]:
+    print("".join(f"{heading:>{_width(heading)}}" for heading in columns.values()))
+    for row in rows:
         print(f"  {row['rank']:4}  {row['source']:14}{row['size']:6,}", end="")
-        print(f"{row['E']:7.2f}" + "".join(f"{row[c]:10.2f}" for c in columns))
+        print(f"{row['E']:7.2f}", end="")
+        for key, heading in columns.items():  # + 0 makes 0 of -0
+            print(f"{round(row[key], 2) + 0:{_width(heading)}.2f}", end="")
+        print()
+
+
+def _width(heading):
+    return max(7, len(heading) + 2)
 
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("folder", nargs="?", help="images in a subfolder for each class")
 options = parser.parse_args()
 start = time.perf_counter()
-task = folder(options.folder) if options.folder else digits()
+if options.folder:
+    task = Task.from_folder(options.folder, test_size=1 / 3, random_state=0)
+else:
+    task = digits()
 zoo = load_zoo()
 print(f"{task}; a zoo of {len(zoo.sources)} sources")
 

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils import check_consistent_length
+from sklearn.model_selection import train_test_split
 
 from sklearn_p2l._compat import is_missing
-from sklearn_p2l.samples import BAGS, as_samples, class_folders, is_map_style
+from sklearn_p2l.samples import (
+    BAGS,
+    as_samples,
+    class_folders,
+    is_map_style,
+    length_of,
+)
 
 __all__ = ["Task"]
 
@@ -90,7 +96,7 @@ class Task:
                 "X_test and y_test must be given together, got only one of them."
             )
         check_labels(self.X, self.y)
-        check_consistent_length(self.y, self.groups)
+        _check_groups(self.groups, self.y)
         if self.y_test is not None:
             check_labels(self.X_test, self.y_test)
             shape, shape_test = np.shape(self.y), np.shape(self.y_test)
@@ -131,7 +137,7 @@ class Task:
                 )
 
     @classmethod
-    def from_folder(cls, folder, *, test=None):
+    def from_folder(cls, folder, *, test=None, test_size=None, random_state=None):
         """Make a task of a folder with one subfolder of images for each class.
 
         Parameters
@@ -142,6 +148,13 @@ class Task:
         test : str or path-like, default=None
             Another such folder, with the images to test on.
 
+        test_size : float or int, default=None
+            The share, or the number, of the images that are kept to test on, each class
+            in proportion; None keeps none.
+
+        random_state : int, RandomState instance or None, default=None
+            Decides which.
+
         Returns
         -------
         task : Task
@@ -150,8 +163,9 @@ class Task:
         Raises
         ------
         ValueError
-            If there is no such folder, an image lies in no subfolder, or the subfolders
-            are not classes but the parts of a split ("train", "test").
+            If there is no such folder, an image lies in no subfolder, the subfolders
+            are not classes but the parts of a split ("train", "test"), or `test_size`
+            does not leave images of each class on both sides.
 
         Examples
         --------
@@ -165,8 +179,17 @@ class Task:
         >>> Task.from_folder(folder).y
         array(['cats', 'cats', 'dogs'], dtype='<U4')
         """
+        if test is not None and test_size is not None:
+            raise ValueError(
+                "test or test_size must be None: the images to test on are either "
+                f"those of {test} or some of {folder}."
+            )
         X, y = class_folders(folder)
-        X_test, y_test = (None, None) if test is None else class_folders(test)
+        X_test = y_test = None
+        if test is not None:
+            X_test, y_test = class_folders(test)
+        elif test_size is not None:
+            X, X_test, y, y_test = _split(X, y, test_size, random_state)
         y_test = None if y_test is None else np.array(y_test)
         return cls(X, np.array(y), X_test=X_test, y_test=y_test)
 
@@ -223,14 +246,43 @@ class Task:
         return cls(dataset, np.asarray(_labels_of(dataset, label)))
 
 
+def _split(X, y, test_size, random_state):
+    try:
+        return train_test_split(
+            X, y, test_size=test_size, stratify=y, random_state=random_state
+        )
+    except ValueError as error:
+        raise ValueError(
+            "test_size must leave images of each class to train and to test on, got "
+            f"{test_size}: {error} Take another, or name a folder of images to test on."
+        ) from error
+
+
 def check_labels(X, y):
     """Check that every sample has a label."""
     if isinstance(y, str):
         raise ValueError(f"y must hold a label for every sample, got one str, {y!r}.")
-    check_consistent_length(X, y)
+    if np.ndim(y) == 0:
+        raise ValueError(f"y must hold a label for every sample, got one, {y!r}.")
+    n, n_labels = length_of(X), np.shape(y)[0]
+    if n is None:
+        raise ValueError(
+            f"X must have a length, as a list of samples has, got {type(X).__name__}."
+        )
+    if n != n_labels:
+        raise ValueError(
+            f"y must hold a label for every sample, got {n_labels} labels for {n} "
+            "samples."
+        )
     if hasattr(y, "__array__") or isinstance(y, (list, tuple)):
-        if any(is_missing(v) for v in np.asarray(y, dtype=object).ravel()):
-            raise ValueError("y must hold a label for every sample, got NaN or None.")
+        labels = np.asarray(y, dtype=object).reshape(n_labels, -1)
+        missing = [i for i, row in enumerate(labels) if any(map(is_missing, row))]
+        if missing:
+            raise ValueError(
+                f"y must hold a label for every sample, got NaN or None for "
+                f"{len(missing)}, the first of them sample {missing[0]}; leave these "
+                "out."
+            )
 
 
 def _labels_of(dataset, label):
@@ -305,8 +357,22 @@ def as_tasks(tasks, what):
     return {name: as_task(task, f"{what}[{name!r}]") for name, task in tasks.items()}
 
 
+def as_judged(X, y):
+    """Return samples and labels to judge by: a task's test part, where it has one."""
+    if isinstance(X, Task) and y is None and X.X_test is not None:
+        return X.X_test, X.y_test
+    X, y, _ = as_labelled(X, y)
+    return X, y
+
+
 def as_labelled(X, y, groups=None):
     """Return samples, labels and groups (or None), which X may hold together."""
+    if X is None:
+        raise ValueError(
+            "X must be samples, got None. X_test of a Task is None where it has no "
+            "test part: Task.from_folder(folder, test_size=0.2) keeps some images for "
+            "one, and test=... names a folder of others."
+        )
     if isinstance(X, Task) and groups is None:
         groups = X.groups
     if y is not None:

@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -283,7 +285,7 @@ def test_rank_agrees_with_the_selector(p2l, zoo, folders):
 
     _, table, _ = p2l("rank", folders / "red", zoo, "--k", "-0.7", "--top", 2)
     title, header, *rows = table.splitlines()
-    assert title == "red (k = -0.7, kl)"
+    assert title == "sources for red (equation 2, k = -0.7, kl)"
     assert header.split()[:4] == ["rank", "source", "size", "E"]
     assert [row.split()[1] for row in rows] == names[:2]
 
@@ -323,6 +325,40 @@ def test_tune_without_a_catalog_starts_from_the_zoo(p2l, folders, tmp_path):
     assert networks.checkpoint_metadata(model)["image_size"] == "24"
 
 
+def test_tune_tries_the_first_of_the_evidence(p2l, folders, tmp_path):
+    model = tmp_path / "model.safetensors"
+    tune = ["tune", folders, "--output", model, "--epochs", "2", "--quiet"]
+    tune += ["--evidence", "--try", "2"]
+    result = json.loads(p2l(*tune, "--format", "json")[1])
+    zoo = load_zoo()
+    evidence = EvidenceSelector(zoo.sources, embedder=zoo.embedder)
+    evidence.fit(zoo.vectors, zoo.improvements, scores=zoo.scores)
+    task = Task.from_folder(folders, test_size=0.2, random_state=0)
+    assert result["chosen_by"] == "all evidence"
+    tried = {row["source"]: row["score"] for row in result["tried"]}
+    assert list(tried) == evidence.predict_top([task], 2)[0].tolist()
+    assert tried[result["source"]] == max(tried.values())
+    rows = p2l(*tune)[1].splitlines()
+    assert rows[1].split(maxsplit=2) == ["chosen", "by", "all evidence"]
+    assert rows[2].split()[:2] == ["tried", [*tried][0]]
+
+
+def test_trials_that_were_interrupted_write_nothing(p2l, folders, tmp_path, startable):
+    model = tmp_path / "model.safetensors"
+    tune = ["tune", folders, "--output", model, "--catalog", startable, "--try", "2"]
+    with patch.object(NetworkClassifier, "score", side_effect=KeyboardInterrupt):
+        assert p2l(*tune, *TRAINING)[0] == 130
+    assert not model.exists()
+
+
+@pytest.mark.parametrize("command", ["rank", "embed"])
+def test_the_parts_of_a_split_are_not_one_dataset(p2l, folders, tmp_path, command):
+    for part in ("train", "test"):
+        shutil.copytree(folders, tmp_path / part)
+    refused = p2l(command, tmp_path)
+    assert_refused(refused, "got the parts of a split", str(tmp_path / "train"))
+
+
 def test_rank_leaves_the_dataset_itself_out(p2l, zoo, folders, tmp_path):
     rank = ["rank", folders / "dark", zoo, "--quiet", "--format", "json"]
     ranking = json.loads(p2l(*rank, "--k", -5)[1])["ranking"]
@@ -352,7 +388,7 @@ def test_k_is_finite_and_mostly_negative(p2l, zoo, folders):
     rank = ["rank", folders / "red", zoo, "--quiet"]
     code, out, err = p2l(*rank, "--k", 2)
     assert code == 0
-    assert out.startswith("red (k = 2, kl)")
+    assert out.startswith("sources for red (equation 2, k = 2, kl)")
     assert err.startswith("p2l: warning: --k 2 prefers distant sources")
     assert err.count("\n") == 1
     for k in ("nan", "inf", "-inf"):
@@ -413,7 +449,7 @@ def test_rank_by_evidence_agrees_with_the_selector(p2l, evident, folders):
     code, out, err = p2l(*rank)
     assert code == 0 and not err
     _, header, *_, advice = out.splitlines()
-    assert "separability term" in header and "p best" not in header
+    assert "separability" in header and "p best" not in header
     assert advice.startswith("try the first 2; how sure this is")
 
 
@@ -433,7 +469,7 @@ def test_rank_by_evidence_with_measured_improvements(p2l, evident, folders, tmp_
     code, out, _ = p2l(*rank, *measured)
     assert code == 0
     _, header, first, *_, best, gain = out.splitlines()
-    assert "p best" in header and "prior term" in header and "warm" in first
+    assert "p best" in header and "prior" in header and "warm" in first
     assert "the best is" in best or best.startswith("take the first")
     assert "better than no transfer with a chance of" in gain
     result = json.loads(p2l(*rank, *measured, "--format", "json", "--top", "1")[1])
@@ -502,7 +538,7 @@ def test_learn_k_agrees_with_the_selector_and_feeds_rank(p2l, tmp_path, rng):
 
     (tmp_path / "k.json").write_text(out)
     _, ranked, _ = p2l("rank", file, path, "--k", tmp_path / "k.json")
-    assert f"(k = {expected.k_:.6g}, kl)" in ranked
+    assert f"(equation 2, k = {expected.k_:.6g}, kl)" in ranked
     refused = p2l("rank", file, path, "--k", tmp_path / "k.json", "--metric", "js")
     assert_refused(refused, "--metric must be kl", "got js")
 
@@ -556,7 +592,7 @@ def test_signed_features_are_told_or_refused(p2l, tmp_path, folders, broken):
 
 
 def test_bad_input_is_one_line_and_exit_code_2(p2l, zoo, folders, tmp_path, rng):
-    assert_refused(p2l("rank", folders / "red", tmp_path / "none"), "catalog.json")
+    assert_refused(p2l("rank", folders / "red", tmp_path / "none"), "nothing is there")
     assert_refused(p2l("rank", tmp_path / "none", zoo), "none")
     assert_refused(p2l("rank", folders / "red", zoo, "--top", 4), "from 1 to 3")
     assert_refused(p2l("rank", folders / "red", zoo, "--k", "big"), "--k", "big")
@@ -742,6 +778,9 @@ def test_tune_tells_what_it_trains(p2l, tmp_path, folders, startable):
         (["--output", "{trained}", "--catalog", "{startable}"], ["checkpoint of"]),
         (["--source", "blue"], ["the zoo has no source 'blue'"]),
         ([*SCRATCH, "--source", "blue"], ["--source must be given only with"]),
+        (["--source", "photos", "--try", "2"], ["--try must be given only with"]),
+        ([*SCRATCH, "--evidence"], ["--evidence must be given only with --catalog"]),
+        (["--evidence", "--k", "-2"], ["--k must be given only without --evidence"]),
         ([*SCRATCH, "--k", "-2"], ["--k must be given only with --catalog"]),
         (["--catalog", "{startable}", "--backbone", "vgg16"], ["--backbone"]),
         (["--catalog", "{startable}", "--weights", "none"], ["--weights"]),
@@ -751,7 +790,7 @@ def test_tune_tells_what_it_trains(p2l, tmp_path, folders, startable):
         (["--catalog", "{startable}", "--k", "nan"], ["--k must be a finite"]),
         (["--catalog", "{zoo}"], ["a source with a checkpoint"]),
         (["--catalog", "nowhere"], ["nowhere"]),
-        (["--test-size", "0.01"], ["--test-size must leave images of each class"]),
+        (["--test-size", "0.01"], ["test_size must leave images of each class"]),
         (["--test", "nowhere"], ["nowhere"]),
         (["--test", "{folders}/red"], ["subfolder of its class"]),
     ],

@@ -164,7 +164,7 @@ IN_PLACE_OF = {
     "SourceCatalog.from_published(published)": (
         'load_zoo().sources[["shapes", "alphabets"]]'
     ),
-    "FineTuner(selector, zoo.sources)": "FineTuner(selector, zoo.sources, quick)",
+    "NetworkClassifier(random_state=0)": "quick",
     "FineTuner(selector, zoo, n_c": "FineTuner(selector, zoo, quick, n_c",
     "image_size=224": "image_size=32, epochs=2",
     'NetworkClassifier("pcnn")': 'NetworkClassifier("pcnn", epochs=1)',

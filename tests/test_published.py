@@ -205,7 +205,7 @@ def test_published_weights_of_timm_are_those_of_the_tag(monkeypatch, tmp_path):
 
 
 def test_what_to_download_is_said(monkeypatch):
-    with pytest.raises(OSError, match="huggingface.co/timm/test_resnet.*weights="):
+    with pytest.raises(OSError, match="huggingface.co/timm/test_resnet.*checkpoints="):
         networks.open_network("timm/test_resnet", weights="DEFAULT")
     with pytest.raises(
         OSError, match="config.json, .*into a folder, and pass backbone"

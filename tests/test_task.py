@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, csr_matrix
 from sklearn_p2l import Task
 from sklearn_p2l.datasets import Bag, Context
 from sklearn_p2l.samples import image_batches
-from sklearn_p2l.task import as_labelled, as_task, as_tasks, dataset_of
+from sklearn_p2l.task import as_judged, as_labelled, as_task, as_tasks, dataset_of
 
 LABELS = ["cat", "dog", "cat", "dog"]
 
@@ -134,17 +134,17 @@ def test_samples_of_any_form(X, folder):
     [
         ({"y": None}, "y must hold the labels.*pass a dataset without labels"),
         ({"y": "abab"}, "got one str"),
-        ({"y": LABELS[:3]}, r"inconsistent numbers of samples: \[4, 3\]"),
-        ({"y": [0, 1, None, 1]}, "a label for every sample, got NaN or None"),
+        ({"y": LABELS[:3]}, "got 3 labels for 4 samples"),
+        ({"y": [0, 1, None, None]}, "NaN or None for 2, the first of them sample 2"),
         ({"y": [0, 1, np.nan, 1]}, "a label for every sample, got NaN or None"),
         ({"y": np.array(["a", None, "b", "b"], object)}, "got NaN or None"),
         ({"y": [[0, 1], [1, np.nan], [0, 0], [1, 1]]}, "got NaN or None"),
         ({"y": [0, 0, 0, 0]}, "at least two classes, got one: 0"),
         ({"y": np.array(["a", 1, "b", 2], object)}, "labels of one type"),
-        ({"groups": [0, 1]}, r"inconsistent numbers of samples: \[4, 2\]"),
+        ({"groups": [0, 1]}, "group of each sample.* got 2 for 4"),
         ({"X_test": np.zeros((2, 8, 8))}, "must be given together"),
         ({"y_test": LABELS}, "must be given together"),
-        ({"X_test": np.zeros((2, 8, 8)), "y_test": LABELS}, "inconsistent numbers"),
+        ({"X_test": np.zeros((2, 8, 8)), "y_test": LABELS}, "got 4 labels for 2"),
         ({"X_test": np.zeros((1, 8, 8)), "y_test": [None]}, "got NaN or None"),
         (
             {"X_test": np.zeros((2, 8, 8)), "y_test": ["cat", "cow"]},
@@ -358,8 +358,8 @@ def test_tuples_stand_for_tasks(X):
         ([0], "my task must be a Task, .* got list of length 1"),
         ((0,) * 5, r"must be a Task, \(X, y\), .* got tuple of length 5"),
         (np.zeros((4, 8, 8)), "my task must be .* got ndarray"),
-        ((np.zeros((4, 8, 8)), [0, 1]), "my task: .*inconsistent numbers"),
-        ((np.zeros((4, 8, 8)), 7), "my task: .*got <class 'int'>"),
+        ((np.zeros((4, 8, 8)), [0, 1]), "my task: .*labels for"),
+        ((np.zeros((4, 8, 8)), 7), "my task: .*got one, "),
         ((np.zeros((4, 8, 8)), [1, 1, 1, 1]), "my task: y must have at least two"),
         ((np.zeros((4, 8, 8)), LABELS, None, LABELS), "my task: .*given together"),
     ],
@@ -380,7 +380,7 @@ def test_mappings_of_tasks(X):
     for name in ("", 3, None):
         with pytest.raises(ValueError, match="names of targets must be non-empty str"):
             as_tasks({name: task}, "targets")
-    with pytest.raises(ValueError, match=r"targets\['two'\]: .*inconsistent"):
+    with pytest.raises(ValueError, match=r"targets\['two'\]: .*3 labels for 4"):
         as_tasks({"one": task, "two": (X, LABELS[:3])}, "targets")
 
 
@@ -397,9 +397,35 @@ def test_samples_and_labels_together_or_apart(X, folder):
     assert as_labelled(dataset, None)[1].tolist() == LABELS
     with pytest.raises(ValueError, match="parts of a split"):
         as_labelled(str(folder), None)
+    with pytest.raises(ValueError, match="got None.*no test part.*test_size="):
+        as_labelled(task.X_test, task.y_test)
     for unlabelled in (X, list(X), "bags.tsv"):
         with pytest.raises(ValueError, match="requires y .*pass labels, a Task, a fol"):
             as_labelled(unlabelled, None)
+
+
+def test_a_task_is_judged_by_its_test_part(X):
+    other = Task(X, LABELS, X_test=X[:2], y_test=["cat", "dog"])
+    assert [len(part) for part in as_judged(other, None)] == [2, 2]
+    assert as_judged(other, LABELS)[0] is X
+    assert as_judged(Task(X, LABELS), None) == (X, LABELS)
+
+
+def test_a_part_of_a_folder_is_kept_to_test_on(folder, tmp_path):
+    own = tmp_path / "own"
+    for name in "ab":
+        (own / name).mkdir(parents=True)
+        for i in range(4):
+            (own / name / f"{i}.png").touch()
+    task = Task.from_folder(own, test_size=0.25, random_state=0)
+    assert sorted(task.y) == [*"aaabbb"] and sorted(task.y_test) == [*"ab"]
+    assert not set(task.X) & set(task.X_test) and len({*task.X, *task.X_test}) == 8
+    again = Task.from_folder(own, test_size=2, random_state=0)
+    assert again.X_test == task.X_test
+    with pytest.raises(ValueError, match="test_size must leave.*got 0.9: With n_s"):
+        Task.from_folder(own, test_size=0.9)
+    with pytest.raises(ValueError, match="test or test_size must be None"):
+        Task.from_folder(own, test=folder / "test", test_size=0.5)
 
 
 def test_the_samples_of_a_task_are_its_dataset(X):

@@ -242,6 +242,18 @@ def _add_tune(commands):
     )
     _add_k(group, default=argparse.SUPPRESS)
     _add_metric(group, default=argparse.SUPPRESS)
+    group.add_argument(
+        "--evidence",
+        action="store_true",
+        help="choose by all that is at hand, as p2l rank --evidence does",
+    )
+    group.add_argument(
+        "--try",
+        default=argparse.SUPPRESS,
+        type=_count,
+        metavar="N",
+        help="try the first N in cross-validation, and train from the best of them",
+    )
     _add_training_options(tune)
     tune.set_defaults(run=_tuning.tune)
 

@@ -19,22 +19,8 @@ _SHARED = ("device", "n_jobs", "memory", "verbose")
 
 def rank_by_evidence(args, catalog, zoo):
     """Rank the sources of a catalog for a folder with a subfolder for each class."""
-    targets, improvements, training, scores = [], None, [], None
-    if zoo is not None:
-        training, improvements, scores = zoo.vectors, zoo.improvements, zoo.scores
-    if "improvements" in args:
-        scores = None
-        targets, improvements = read_improvements(args.improvements, catalog.names)
-        training = _training_tasks(args, targets)
     task, options = Task.from_folder(args.dataset), embedder_options(args, zoo)
-    selector = EvidenceSelector(
-        catalog,
-        embedder=_embedder(catalog, options),
-        n_opened=vars(args).get("opened"),
-        exclude_self=args.exclude_self,
-        **{"verbose": 1} | {key: options[key] for key in _SHARED if key in options},
-    )
-    selector.fit(training if len(training) else [task], improvements, scores=scores)
+    selector = evidence_selector(args, catalog, zoo, task, options)
     rows = explain(selector, [task], as_frame=False)
     for row in rows:
         del row["target"]
@@ -42,8 +28,29 @@ def rank_by_evidence(args, catalog, zoo):
     check_some_source(args, name, rows)
     advice = _advice(selector, task, rows)
     head = {"weights": selector.weights_} | advice
-    lines = ranking_lines(args, catalog, name, rows, head=head)
+    remark = " (all evidence)"
+    lines = ranking_lines(args, catalog, name, rows, head=head, remark=remark)
     return lines if args.format == "json" else [*lines, "", *_in_words(advice)]
+
+
+def evidence_selector(args, catalog, zoo, task, options):
+    """A selector that has learned from what was measured, where anything was."""
+    improvements, training, scores = None, [], None
+    if zoo is not None:
+        training, improvements, scores = zoo.vectors, zoo.improvements, zoo.scores
+    if "improvements" in args:
+        scores = None
+        targets, improvements = read_improvements(args.improvements, catalog.names)
+        training = _training_tasks(args, targets)
+    selector = EvidenceSelector(
+        catalog,
+        embedder=_embedder(catalog, options),
+        n_opened=vars(args).get("opened"),
+        exclude_self=vars(args).get("exclude_self", False),
+        **{"verbose": 1} | {key: options[key] for key in _SHARED if key in options},
+    )
+    known = training if len(training) else [task]
+    return selector.fit(known, improvements, scores=scores)
 
 
 def _training_tasks(args, targets):

@@ -50,7 +50,7 @@ def rank(args):
             record["name"],
             rows,
             head={"k": k, "metric": metric},
-            remark=f" (k = {k:.6g}, {metric})",
+            remark=f" (equation 2, k = {k:.6g}, {metric})",
         )
     return lines
 

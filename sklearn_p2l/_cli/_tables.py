@@ -24,14 +24,19 @@ def table(header, *rows):
 
 
 def ranking_lines(args, catalog, target, rows, *, head, remark=""):
-    """Return a ranking as lines: a title and a table, or one line with `head` in it."""
+    """Return a ranking as lines: a title and a table, or one line with `head` in it.
+
+    The table leaves out terms that are 0 of all sources, such as those without weight.
+    """
     rows = rows[: args.top]
     if args.format == "json":
         for row in rows:
             row["checkpoint"] = catalog[row["source"]].checkpoint
         return [json_line({"target": target} | head | {"ranking": rows})]
-    header = [key.replace("_", " ") for key in rows[0]]
-    return [cell(target) + remark, *table(header, *(list(r.values()) for r in rows))]
+    shown = [key for key in rows[0] if {cell(row[key]) for row in rows} != {"0.000"}]
+    header = [key.removesuffix("_term").replace("_", " ") for key in shown]
+    cells = ([row[key] for key in shown] for row in rows)
+    return [f"sources for {cell(target)}{remark}", *table(header, *cells)]
 
 
 def pairs(record):

@@ -8,17 +8,17 @@ import os
 import sys
 import warnings
 
-from sklearn.model_selection import train_test_split
-
+from sklearn_p2l._cli._evidence import evidence_selector
 from sklearn_p2l._cli._rankings import checked_selector, k_and_metric, ranked
 from sklearn_p2l._cli._reading import check_effects, check_names, load_catalog
 from sklearn_p2l._cli._tables import json_line, pairs, table
 from sklearn_p2l._cli._vectors import embedder_options
 from sklearn_p2l._compat import load_networks
-from sklearn_p2l.catalog import has_weights
+from sklearn_p2l.catalog import SourceCatalog, has_weights
 from sklearn_p2l.samples import as_samples
+from sklearn_p2l.selection import explain
 from sklearn_p2l.task import Task
-from sklearn_p2l.tuning import NetworkClassifier, start_from
+from sklearn_p2l.tuning import FineTuner, NetworkClassifier, start_from
 
 # Options of the training that go for the reference network, too; its own backbone.
 _OF_BOTH = ("backbone", "device", "verbose")
@@ -30,10 +30,19 @@ def tune(args):
     catalog, zoo = None, None
     if _uses_catalog(args):
         catalog, zoo = load_catalog(args.catalog)
+        if "source" in args:
+            check_names(catalog, args.catalog or "the zoo", [args.source])
     _check_output(args.output, catalog or [])
-    task = _read_task(args)
-    source = None if catalog is None else _choose_source(args, catalog, zoo, task)
-    classifier = _train(args, source, task)
+    task = Task.from_folder(
+        args.dataset,
+        test=args.test,
+        test_size=None if args.test else args.test_size,
+        random_state=args.random_state,
+    )
+    sources, rule = [], None
+    if catalog is not None:
+        sources, rule = _choose_sources(args, catalog, zoo, task)
+    source, classifier, tried = _train(args, sources, task)
     name = os.path.basename(args.output).removesuffix(".safetensors")
     classifier.to_source(name, checkpoint=args.output)
     score = _score(classifier, task, args.output)
@@ -42,6 +51,8 @@ def tune(args):
         weights = classifier.backbone
     result = {
         "source": None if source is None else source.name,
+        "chosen_by": rule,
+        "tried": tried,
         "architecture": classifier.backbone_,
         "weights": weights,
         "n_train": len(task.y),
@@ -72,9 +83,12 @@ def predict(args):
 
 def _as_table(result):
     classes = result["classes"]
+    tried = [f"{row['source']} {row['score']:.3f}" for row in result["tried"]]
     return pairs(
         {
             "source": result["source"],
+            "chosen by": result["chosen_by"],
+            "tried": ", ".join(tried) or None,
             "architecture": result["architecture"],
             "weights": result["weights"] or "random",
             "training images": f"{result['n_train']:,}",
@@ -103,6 +117,10 @@ def _check_options(args):
             ("source", has_catalog, "with --catalog"),
             ("k", ranks, to_rank),
             ("metric", ranks, to_rank),
+            ("metric", not args.evidence, "without --evidence"),
+            ("k", not args.evidence, "without --evidence"),
+            ("evidence", ranks or not args.evidence, to_rank),
+            ("try", ranks, to_rank),
             ("backbone", args.catalog is None, no_catalog),
             ("weights", args.catalog is None, no_catalog),
         ],
@@ -129,54 +147,43 @@ def _check_output(path, catalog):
             )
 
 
-def _read_task(args):
-    """Read a task, and split off a test part where none is given."""
-    task = Task.from_folder(args.dataset, test=args.test)
-    if task.X_test is not None:
-        return task
-    try:
-        X, X_test, y, y_test = train_test_split(
-            task.X,
-            task.y,
-            test_size=args.test_size,
-            stratify=task.y,
-            random_state=args.random_state,
-        )
-    except ValueError as error:
-        raise ValueError(
-            "--test-size must leave images of each class to train and to test on, got "
-            f"{args.test_size:g}: {error} Pass images to test on by --test."
-        ) from error
-    return Task(X, y, X_test=X_test, y_test=y_test)
-
-
-def _choose_source(args, catalog, zoo, task):
-    """Return the source that is named, or the best one that has a checkpoint."""
+def _choose_sources(args, catalog, zoo, task):
+    """Return the source that is named, or the first that have a checkpoint; and why."""
     if "source" in args:
-        check_names(catalog, args.catalog or "the zoo", [args.source])
-        return _with_architecture(catalog[args.source])
+        return [_with_architecture(catalog[args.source])], "--source"
     startable = {source.name for source in catalog if has_weights(source)}
     if not startable:
         raise ValueError(
             f"{args.catalog} must have a source with a checkpoint that is there, to "
             "start from, got none; p2l catalog add takes one by --checkpoint."
         )
+    rows, rule = _ranking(args, catalog, zoo, task)
+    n_tried = vars(args).get("try", 1)
+    best = [row for row in rows if row["source"] in startable][:n_tried]
+    if best[-1]["rank"] > len(best):
+        passed = [r["source"] for r in rows if r["source"] not in startable]
+        warnings.warn(
+            f"Sources ranked before {best[-1]['source']!r} have no checkpoint that is "
+            f"there, such as {passed[0]!r}; they are passed over.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return [_with_architecture(catalog[row["source"]]) for row in best], rule
+
+
+def _ranking(args, catalog, zoo, task):
+    """Rank the sources for the training part; returns rows, and the rule's name."""
+    options = embedder_options(args, zoo)
+    options = {k: v for k, v in options.items() if k in _OF_BOTH}
+    if args.evidence:
+        selector = evidence_selector(args, catalog, zoo, task, options)
+        return explain(selector, [task], as_frame=False), "all evidence"
     k, metric = k_and_metric(args, zoo)
     selector = checked_selector(catalog, k=k, metric=metric)
     name = os.path.basename(os.path.abspath(args.dataset))
     record = {"name": name, "size": len(task.y), "dataset": task.X}
-    options = embedder_options(args, zoo)
-    options = {k: v for k, v in options.items() if k in _OF_BOTH}
     (rows,) = ranked(selector, [record], options)
-    best = next(row for row in rows if row["source"] in startable)
-    if best["rank"] > 1:
-        warnings.warn(
-            f"Sources ranked before {best['source']!r} have no checkpoint that is "
-            f"there, such as {rows[0]['source']!r}; they are passed over.",
-            UserWarning,
-            stacklevel=2,
-        )
-    return _with_architecture(catalog[best["source"]])
+    return rows, f"equation 2, k = {k:.6g}, {metric}"
 
 
 def _with_architecture(source):
@@ -193,23 +200,41 @@ def _with_architecture(source):
     return dataclasses.replace(source, architecture=metadata["architecture"])
 
 
-def _train(args, source, task):
+def _train(args, sources, task):
+    """Train from the one source, from none, or from the best of several in trials.
+
+    Returns the source, the classifier, and the scores of the trials.
+    """
     known = NetworkClassifier().get_params()
     given = {key: value for key, value in vars(args).items() if key in known}
     classifier = NetworkClassifier(verbose=1).set_params(**given)
-    if source is not None:
+    source, tried = sources[0] if sources else None, []
+    if len(sources) == 1:
         classifier = start_from(classifier, source)
     if classifier.verbose:
-        start = classifier.weights if source is None else source.name
-        text = f"p2l: training {classifier.backbone} from {start or 'random weights'}"
+        names = ", ".join(s.name for s in sources) or classifier.weights
+        network = "" if len(sources) > 1 else f"{classifier.backbone} "
+        text = f"p2l: training {network}from {names or 'random weights'}"
         print(text, file=sys.stderr)
     with warnings.catch_warnings(record=True) as caught:
-        classifier.fit(task.X, task.y)
-    if classifier.interrupted_:  # a model that is not trained to its end is no result
+        if len(sources) > 1:
+            tuner = FineTuner(
+                sources=SourceCatalog(sources),
+                estimator=classifier.set_params(verbose=0),
+                n_candidates=len(sources),
+                verbose=vars(args).get("verbose", 1),
+            ).fit(task.X, task.y)
+            classifier = tuner.estimator_
+            source = next(s for s in sources if s.name == tuner.source_)
+            tried = [{k: t[k] for k in ("source", "score")} for t in tuner.candidates_]
+            interrupted = tuner.interrupted_
+        else:
+            interrupted = classifier.fit(task.X, task.y).interrupted_
+    if interrupted:  # a model that is not trained to its end is no result
         raise KeyboardInterrupt
     for warning in caught:
         warnings.warn(warning.message, stacklevel=2)
-    return classifier
+    return source, classifier, tried
 
 
 def _score(classifier, task, path):

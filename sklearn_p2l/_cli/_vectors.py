@@ -13,7 +13,7 @@ from sklearn_p2l._provenance import check_same_fingerprint
 from sklearn_p2l.divergence import NON_NEGATIVE
 from sklearn_p2l.embedding import DatasetEmbedder
 from sklearn_p2l.exceptions import SignedFeaturesWarning
-from sklearn_p2l.samples import BAGS, list_images
+from sklearn_p2l.samples import BAGS, are_parts, list_images
 from sklearn_p2l.task import Task
 
 # What decides the reference network: kept with vectors and in the metadata of sources.
@@ -33,8 +33,22 @@ def read_datasets(datasets):
             continue
         else:
             size = len(list_images(dataset))
+            _check_no_split(dataset)
         records.append({"name": name, "size": size, "dataset": dataset})
     return records
+
+
+def _check_no_split(folder):
+    parts = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    if parts and are_parts(parts):
+        raise ValueError(
+            f"{folder} must be one dataset, got the parts of a split, {sorted(parts)}; "
+            f"pass the training part: {os.path.join(folder, min(parts, key=_by_use))}."
+        )
+
+
+def _by_use(part):
+    return not part.lower().startswith("train")
 
 
 def _read_vectors(path):

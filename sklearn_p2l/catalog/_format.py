@@ -198,6 +198,11 @@ def _read_json(folder):
     try:
         content = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
+        if not folder.exists():
+            raise ValueError(
+                f"{folder} must be a folder written by SourceCatalog.save, but nothing "
+                "is there; is the path right?"
+            ) from None
         raise ValueError(f"{wrong} without {_FILE}; is the path right?") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(

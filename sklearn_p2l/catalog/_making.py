@@ -1,5 +1,8 @@
 """How a catalog is made: of arrays, of a table, of the names of published networks."""
 
+from collections.abc import Mapping
+from types import NoneType
+
 import numpy as np
 
 from sklearn_p2l._compat import load_networks
@@ -225,6 +228,11 @@ class MakingMixin:
         if isinstance(names, str):
             raise ValueError(f"names must be a list of names, got {names!r}.")
         names = check_unique([check_name(name) for name in names])
+        if not isinstance(checkpoints, (Mapping, NoneType)):
+            raise ValueError(
+                "checkpoints must be a mapping of names of networks to files, such as "
+                f"{{'resnet50': 'weights.pth'}}, got {checkpoints!r}."
+            )
         files = {} if checkpoints is None else dict(checkpoints)
         if unknown := set(files) - set(names):
             raise ValueError(

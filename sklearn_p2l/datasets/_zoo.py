@@ -11,6 +11,13 @@ from sklearn_p2l.catalog import SourceCatalog
 from sklearn_p2l.embedding import DatasetEmbedder
 
 
+class _Zoo(Bunch):
+    """A Bunch that does not print all the numbers in it."""
+
+    def __repr__(self):
+        return f"Bunch(sources={self.sources!r}, {', '.join(list(self)[1:])})"
+
+
 def load_zoo():
     """Load a zoo of small networks, with what each of them gained for real targets.
 
@@ -25,7 +32,8 @@ def load_zoo():
 
     It is there to begin with, and for small images. For photographs, published networks
     are better sources: see :meth:`SourceCatalog.from_published
-    <sklearn_p2l.SourceCatalog.from_published>`.
+    <sklearn_p2l.SourceCatalog.from_published>`. A dataset of yours that shares images
+    with a source makes that source look better than it is.
 
     Returns
     -------
@@ -69,7 +77,7 @@ def load_zoo():
     ends = np.cumsum(content["n_class_means"])[:-1]
     means = np.split(content["class_means"].astype(np.float32), ends)
     reference = sources[str(content["reference"])]
-    return Bunch(
+    return _Zoo(
         sources=sources,
         embedder=DatasetEmbedder(reference.checkpoint, class_means=True),
         vectors=Vectors(content["vectors"], sources.fingerprint, means),

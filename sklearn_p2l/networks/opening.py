@@ -197,6 +197,7 @@ def _downloading(published: Published | None) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"the weights {published.name} could not be downloaded from "
-            f"{published.url} ({error}); download that file elsewhere and pass "
-            "weights='<its path>'."
+            f"{published.url} ({error}); download that file elsewhere and pass its "
+            "path, as weights, or of a source as SourceCatalog.from_published(names, "
+            "checkpoints={name: path})."
         ) from error

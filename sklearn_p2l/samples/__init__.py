@@ -8,6 +8,7 @@ from sklearn_p2l.samples._features import FEATURES
 from sklearn_p2l.samples._images import (
     IMAGE_EXTENSIONS,
     IMAGES,
+    are_parts,
     class_folders,
     image_batches,
     list_images,
@@ -38,6 +39,7 @@ __all__ = [
     "MODALITIES",
     "Bag",
     "Context",
+    "are_parts",
     "as_samples",
     "bag_batches",
     "build_vocabulary",

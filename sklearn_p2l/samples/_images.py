@@ -236,14 +236,19 @@ def class_folders(folder):
             f"{folder} itself, such as {loose[0]}; move them, or pass paths and labels."
         )
     classes = [path.parts[0] for path in inside]
-    names = {name.lower() for name in classes}
-    if names <= _PARTS and names & _TRAINING_PARTS:
+    if are_parts(classes):
         raise ValueError(
             f"the subfolders must be classes, got the parts of a split, "
             f"{sorted(set(classes))}, in {folder}; pass the folder of the training "
             "part, and another one as test: Task.from_folder(train, test=...)."
         )
     return paths, classes
+
+
+def are_parts(subfolders):
+    """Tell whether subfolders are parts of a split dataset, by their names."""
+    names = {name.lower() for name in subfolders}
+    return names <= _PARTS and bool(names & _TRAINING_PARTS)
 
 
 class _Images(Modality):
@@ -490,7 +495,8 @@ def _read_file(path, min_side):
         raise
     except Exception as error:  # decoders of broken files raise almost anything
         raise ImageError(
-            f"the image must be readable, got {_explain(error)} for {path}."
+            f"the image must be readable, got {_explain(error)} for {path}; replace "
+            "it, or leave it out."
         ) from error
 
 

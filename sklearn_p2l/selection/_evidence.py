@@ -24,6 +24,7 @@ from sklearn_p2l.selection._signals import (
     Known,
     Measured,
     Targets,
+    are_vectors,
     has_known_sign,
     lacking,
     values_of,
@@ -288,7 +289,7 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         self.sources_ = self.sources
         self.source_labels_ = np.array(self.sources.names)
         self.fingerprint_ = self.sources.fingerprint
-        if self.embedder is not None and not _are_vectors(X):
+        if self.embedder is not None and not are_vectors(X):
             self.embedder_ = clone(self.embedder).fit(X)
         if y is not None:
             y = align_improvements(y, self.sources.names, X)
@@ -412,15 +413,19 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
 
     def _as_targets(self, X):
         """Targets in the forms that they are given in."""
-        if _are_vectors(X):
+        if are_vectors(X):
             check_same_fingerprint(fingerprint_of(X), self.fingerprint_, "X")
+            if np.ndim(X) > 2:
+                raise ValueError(
+                    f"{_TARGETS}, got an array of shape {np.shape(X)}; pass images "
+                    "with their labels as [Task(images, labels)]."
+                )
             vectors = check_array(np.asarray(X), dtype=np.float64, input_name="X")
             means, fingerprint = getattr(X, "class_means", None), fingerprint_of(X)
             return Targets(len(X), vectors, means, fingerprint=fingerprint)
         if not isinstance(X, (list, tuple)) or not len(X):
             raise ValueError(
-                "X must be a list of Tasks, one for each target, or an array of their "
-                f"vectors, got {type(X).__name__}; pass [task] for a single one."
+                f"{_TARGETS}, got {type(X).__name__}; pass [task] for a single one."
             )
         return Targets(
             len(X),
@@ -569,6 +574,8 @@ class EvidenceSelector(ChancesMixin, RankingMixin, BaseEstimator):
         return tags
 
 
+_TARGETS = "X must be a list of Tasks, one for each target, or an array of vectors"
+
 _AUTO = (
     *("size", "prior", "similar_targets", "kl", "separability"),
     *("logme", "probe", "knn"),
@@ -578,16 +585,6 @@ _AUTO = (
 def _zscore_of(values, candidates):
     """z-scores over the candidates of each target, 0 of the others."""
     return zscore(np.where(candidates, values, np.nan))
-
-
-def _are_vectors(X):
-    """Tell vectors of targets from a list of datasets."""
-    if isinstance(X, (list, tuple)):
-        return bool(len(X)) and all(
-            isinstance(row, (list, tuple)) and all(isinstance(v, Real) for v in row)
-            for row in X
-        )
-    return hasattr(X, "shape")
 
 
 def _behind(E, opened):

@@ -37,7 +37,7 @@ def explain(estimator, X, *, targets=None, as_frame=True):
     Raises
     ------
     ImportError
-        If pandas is not installed.
+        If pandas is not installed, for ``as_frame=True``.
 
     See Also
     --------

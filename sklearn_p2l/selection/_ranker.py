@@ -119,7 +119,7 @@ class RankingMixin(metaclass=ABCMeta):
         self._check_pick(E)
         return self._names(self._order(E, n_top))
 
-    def explain(self, X):
+    def explain(self, X, *, as_frame=True):
         """Rank the sources for every target, and tell what each score is made of.
 
         Parameters
@@ -127,9 +127,12 @@ class RankingMixin(metaclass=ABCMeta):
         X : array-like of shape (n_targets, n_features)
             As in `decision_function`.
 
+        as_frame : bool, default=True
+            False returns a list of dicts, without pandas.
+
         Returns
         -------
-        ranking : pandas.DataFrame
+        ranking : pandas.DataFrame or list of dict
             What :func:`~sklearn_p2l.selection.explain` returns.
 
         Examples
@@ -146,7 +149,7 @@ class RankingMixin(metaclass=ABCMeta):
         """
         from sklearn_p2l.selection._explain import explain
 
-        return explain(self, X)
+        return explain(self, X, as_frame=as_frame)
 
     def _order(self, E, n_top=None):
         """Positions of the sources, best first, all or the first `n_top`.

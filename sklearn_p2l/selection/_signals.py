@@ -7,6 +7,7 @@ what is lacking; name the two in `_SIGNALS`. Scores of a source's own features a
 """
 
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 from scipy.linalg import orth
@@ -42,6 +43,16 @@ class Targets:
 
     def __len__(self):
         return self.n
+
+
+def are_vectors(X):
+    """Tell vectors of targets from a list of datasets."""
+    if isinstance(X, (list, tuple)):
+        return bool(len(X)) and all(
+            isinstance(row, (list, tuple)) and all(isinstance(v, Real) for v in row)
+            for row in X
+        )
+    return hasattr(X, "shape")
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,8 @@ def _class_means_lack(known):
         )
     unlabelled = not all(isinstance(task, Task) for task in targets.tasks or ())
     if unlabelled or any(means is None for means in targets.class_means or ()):
-        return "signals 'separability' and 'coverage' need targets with labels"
+        what = "signals 'separability' and 'coverage'"
+        return f"{what} need targets with labels: {_LABELLED}"
     return None
 
 
@@ -195,6 +207,7 @@ _SIGNALS = {
     "separability": (_separability, _class_means_lack),
     "coverage": (_coverage, _class_means_lack),
 }
+_LABELLED = "pass Tasks as X, such as [Task.from_folder(folder)] or [Task(images, y)]"
 # Those that look at targets through the reference network.
 ONE_PASS = {"similar_targets", "separability", "coverage", *METRICS}
 # Those that are made of measured improvements.
@@ -246,7 +259,7 @@ def lacking(name, known):
             )
         labelled = all(isinstance(task, Task) for task in targets.tasks or [None])
         if not labelled and name not in targets.scores:
-            return f"signal {name!r} needs targets with labels: pass Tasks as X"
+            return f"signal {name!r} needs targets with labels: {_LABELLED}"
         return None
     if name not in catalog.column_names:
         known_names = [*_SIGNALS, *METRICS, *SCORES, *catalog.column_names]

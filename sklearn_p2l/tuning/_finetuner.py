@@ -26,7 +26,7 @@ from sklearn_p2l._compat import (
 )
 from sklearn_p2l.catalog import SourceCatalog, has_weights
 from sklearn_p2l.selection._pipeline import check_signs
-from sklearn_p2l.task import Task, as_labelled
+from sklearn_p2l.task import Task, as_judged, as_labelled
 from sklearn_p2l.tuning._classifier import NetworkClassifier
 from sklearn_p2l.tuning._trials import run_trials, table_of, trial_splits
 
@@ -88,6 +88,9 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     estimator_ : NetworkClassifier
         The fitted classifier.
+
+    interrupted_ : bool
+        Whether the keyboard stopped the trials or the training.
 
     source_ : str or None
         Name of the source trained from; None for no transfer.
@@ -238,6 +241,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             chosen = self._chosen(trials)
         self.source_ = names[chosen]
         self.estimator_ = starts[chosen].fit(X, y, **fit_params)
+        self.interrupted_ = getattr(self.estimator_, "interrupted_", False)
         return self
 
     def _passes_on_groups(self):
@@ -276,6 +280,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         if not usable:
             raise KeyboardInterrupt
         self.source_, self.estimator_ = names[usable[0].candidate], usable[0].trained
+        self.interrupted_ = True
         warnings.warn(
             f"Trials were interrupted: the classifier is the best so far, from "
             f"{self.source_!r}, trained on a part of the samples. Call fit again to "
@@ -420,7 +425,8 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
             As in `predict`.
 
         y : array-like of shape (n_samples,) or (n_samples, n_labels), default=None
-            True labels; None where `X` holds them, as in `fit`.
+            True labels; None where `X` holds them, as in `fit`. Of a Task that has a
+            test part, this is what counts.
 
         **params : dict
             Passed on to the `score` of `estimator`, such as `sample_weight`.
@@ -433,7 +439,7 @@ class FineTuner(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         if _routing_enabled():
             params = process_routing(self, "score", **params).estimator.score
-        X, y, _ = as_labelled(X, y)
+        X, y = as_judged(X, y)
         return self.estimator_.score(X, y, **params)
 
     def to_source(self, name, **params):

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_p2l._compat import load_networks
 from sklearn_p2l.catalog import Source
 from sklearn_p2l.samples import as_samples
-from sklearn_p2l.task import as_labelled, dataset_of
+from sklearn_p2l.task import as_judged, dataset_of
 
 
 class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -116,7 +116,8 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             As in `fit`, without labels; also a folder of images, a file, or one image.
 
         y : array-like of shape (n_samples,) or (n_samples, n_labels), default=None
-            True labels; None where `X` holds them, as in `fit`.
+            True labels; None where `X` holds them, as in `fit`. Of a Task that has a
+            test part, this is what counts.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples.
@@ -128,7 +129,7 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             precision-recall curve (paper, section 4.2).
         """
         check_is_fitted(self)
-        X, y, _ = as_labelled(X, y)
+        X, y = as_judged(X, y)
         if self._multilabel:
             y = y.toarray() if hasattr(y, "toarray") else y
             return average_precision_score(
