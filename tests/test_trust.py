@@ -329,6 +329,26 @@ def test_a_checkpoint_with_another_image_size_is_refused(tmp_path, zoo, size):
         networks.open_network(file, weights=None)
 
 
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda state: dict(enumerate(state.values())), "tensors by their names"),
+        (lambda state: list(state.values()), "tensors by their names"),
+        (lambda state: {"a": {"b": state}}, "tensors by their names"),
+        (
+            lambda state: {k: v.to("meta") for k, v in state.items()},
+            "tensors with their values",
+        ),
+    ],
+)
+def test_a_checkpoint_of_other_things_is_refused(tmp_path, zoo, make, message):
+    torch = pytest.importorskip("torch")
+    network = networks.open_network("small_resnet", weights=None)
+    torch.save(make(network.model.state_dict()), tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=message):
+        networks.open_network("small_resnet", weights=str(tmp_path / "odd.pt"))
+
+
 def test_names_of_strangers_do_nothing_to_a_terminal(tmp_path, capsys, zoo):
     name = "a\x1b[2Jb\x07\udcff"
     SourceCatalog([Source(name, size=3, metadata={"\x1b": "\x1b"})]).save(tmp_path)

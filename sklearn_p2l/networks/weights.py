@@ -48,9 +48,15 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
             metadata = {k: v for k, v in content.items() if isinstance(v, str)}
             content = content[key]
     if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
+        isinstance(key, str) and isinstance(value, torch.Tensor)
+        for key, value in content.items()
     ):
-        raise ValueError(f"{path} must hold a state dict of tensors.")
+        raise ValueError(f"{path} must hold a state dict: tensors by their names.")
+    if empty := [key for key, value in content.items() if value.is_meta]:
+        raise ValueError(
+            f"{path} must hold tensors with their values, got some without, such as "
+            f"{empty[0]!r}; write it anew from a network that is not on device 'meta'."
+        )
     if all(key.startswith("module.") for key in content):  # from parallel training
         content = {key.removeprefix("module."): v for key, v in content.items()}
     return content, metadata
