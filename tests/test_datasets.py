@@ -177,6 +177,20 @@ def test_linked_folders_are_followed_once(folder, tmp_path):
     assert len(list_images(folder)) == 21
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(folder, monkeypatch):
+    scandir = os.scandir
+    closed = min(p for p in folder.glob("[!.]*") if p.is_dir())
+
+    def refusing(path):
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match=closed.name):
+        list_images(folder)
+
+
 def test_folders_that_are_none(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ValueError, match="got a file"):

@@ -21,7 +21,13 @@ from PIL import Image
 from safetensors.numpy import save as to_safetensors
 from sklearn.datasets import load_sample_images
 
-from sklearn_p2l import DatasetEmbedder, SourceCatalog, SourceSelector, networks
+from sklearn_p2l import (
+    DatasetEmbedder,
+    SourceCatalog,
+    SourceSelector,
+    Task,
+    networks,
+)
 from sklearn_p2l.datasets import load_zoo, read_bags
 from sklearn_p2l.samples import image_batches
 
@@ -177,6 +183,64 @@ def test_damaged_files_are_images_or_named(content):
         else:
             assert path.name in error
             assert "all 1 images were skipped" in outcome(read, "skip")[1]
+
+
+# -- folders of classes --------------------------------------------------------------
+
+ODD_NAMES = st.binary(min_size=1, max_size=20).filter(
+    lambda b: b not in (b".", b"..") and not {0, ord("/")} & set(b)
+)
+KINDS = ["image", "image", "damaged", "linked", "lost link", "loop", "pipe", "empty"]
+
+
+def make_entry(kind, path, image, root):
+    """Make what `kind` says; tell whether it counts as an image."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if kind in ("image", "damaged"):
+        Path(os.fsdecode(path)).write_bytes(image if kind == "image" else image[:60])
+    elif kind == "linked":
+        os.symlink(os.path.join(root, b"..", b"elsewhere.png"), path)
+    elif kind == "lost link":
+        os.symlink(b"nowhere.png", path)
+    elif kind == "loop":
+        os.symlink(root, path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        os.mkdir(path)
+    return kind not in ("loop", "empty")
+
+
+@many
+@given(
+    st.dictionaries(st.tuples(ODD_NAMES, ODD_NAMES), st.sampled_from(KINDS), max_size=8)
+)
+def test_folders_of_odd_things_are_read_or_named(entries):
+    with tempfile.TemporaryDirectory() as place:
+        root = os.fsencode(place)
+        (Path(place) / "elsewhere.png").write_bytes(FILES["png"])
+        own = os.path.join(root, b"own")
+        os.mkdir(own)
+        expected = {}
+        for (label, name), kind in entries.items():
+            path = os.path.join(own, label, name + b".png")
+            try:
+                counts = make_entry(kind, path, FILES["png"], own)
+            except OSError:  # names that this file system does not take
+                continue
+            if counts and not label.startswith(b".") and not name.startswith(b"."):
+                expected[os.fsdecode(path)] = os.fsdecode(label)
+        folder = os.fsdecode(own)
+        task, error = outcome(Task.from_folder, folder)
+        if error is not None:
+            n_classes = len(set(expected.values()))
+            assert n_classes < 2 or "parts of a split" in error
+            return
+        assert dict(zip(task.X, task.y.tolist())) == expected
+        embedder = EMBEDDER.fit([np.zeros((1, 8, 8), np.uint8)])
+        _, why = outcome(embedder.transform, [task])
+        kinds = {entries[k] for k in entries} & {"damaged", "lost link", "pipe"}
+        assert (why is None) or (kinds and any(name in why for name in expected))
 
 
 # -- relations in text ---------------------------------------------------------------

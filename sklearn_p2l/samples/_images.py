@@ -162,6 +162,8 @@ def list_images(folder):
     ------
     ValueError
         If there is no such folder, or no image in it.
+    OSError
+        If a folder below it cannot be listed.
 
     Examples
     --------
@@ -186,7 +188,8 @@ def list_images(folder):
             f"a dataset given as a path must be a folder of images, got {found}."
         )
     paths, seen = [], set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    walk = os.walk(folder, followlinks=True, onerror=_cannot_be_listed)
+    for parent, folders, files in walk:
         real = os.path.realpath(parent)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         if real in seen:  # a link back to a folder already listed
@@ -205,6 +208,11 @@ def list_images(folder):
             f"{folder}."
         )
     return sorted(paths)
+
+
+def _cannot_be_listed(error):
+    """Stop, rather than pass over a class in silence."""
+    raise error
 
 
 def class_folders(folder):
