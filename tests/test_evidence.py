@@ -430,6 +430,32 @@ def test_each_network_is_opened_once(zoo, tasks, opened, tmp_path):
     assert len(opened) == 2  # and features are in memory
 
 
+@pytest.mark.parametrize("room", [2**28, 0])
+def test_images_are_read_once(zoo, tasks, forget, monkeypatch, room):
+    """By sources that prepare them alike; and again where there is no room for them."""
+    from sklearn_p2l.networks import images
+
+    read, batches_of = [], images.image_batches
+
+    def counted(dataset, *args, **kwargs):
+        read.append(len(dataset))
+        return batches_of(dataset, *args, **kwargs)
+
+    monkeypatch.setattr(_opened, "_MOST_BYTES", room)
+    selector = EvidenceSelector(zoo, signals=["logme"], weights="equal").fit(tasks)
+    expected = selector.decision_function(tasks)
+    _opened._kept.clear()
+    monkeypatch.setattr(images, "image_batches", counted)
+    assert_array_equal(selector.decision_function(tasks), expected)
+    n_times = 1 if room else len(zoo)
+    assert len(read) == n_times * len(tasks) and not _opened._pixels
+    _opened._kept.clear()
+    resized = [zoo[0], replace(zoo[1], name="other")]
+    selector = selector.with_sources(SourceCatalog(resized))
+    selector.set_params(image_size=20).decision_function(tasks)
+    assert len(read) == 2 * n_times * len(tasks)
+
+
 def test_several_sources_at_a_time(zoo, tasks, forget):
     selector = EvidenceSelector(zoo, signals=["logme", "knn"], weights="equal")
     expected = selector.fit(tasks).decision_function(tasks)

@@ -1,13 +1,16 @@
 """Signals of a pass through a source's own network: how well its features tell.
 
-Networks are opened one at a time in each process. Features of one source and target are
-computed once, and serve all scores; scores are remembered for as long as the process
-lives, so that folds of a cross-validation do not compute them again.
+Networks are opened one at a time in each process. Images of a target are read once for
+all sources that prepare them alike. Features of one source and target are computed
+once, and serve all scores; scores are remembered for as long as the process lives, so
+that folds of a cross-validation do not compute them again.
 """
 
 import os
+import uuid
 import warnings
 from collections import OrderedDict
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import joblib
@@ -40,6 +43,10 @@ MOST_SAMPLES = 2000
 # Scores that are remembered, the last ones used.
 _N_KEPT = 2**17
 _kept = OrderedDict()
+# Images of targets as they are once read, for as long as one call opens sources: those
+# that prepare images alike need them read only once. At most so many bytes.
+_pixels = {}
+_MOST_BYTES = 2**28
 
 
 def score_sources(
@@ -105,6 +112,7 @@ def score_sources(
         device=device,
         n_workers=n_workers,
         parent=this_process(),
+        call=uuid.uuid4().hex,
     )
     bar = progress_bar(total=len(jobs), desc="opening sources", disable=not verbose)
     with bar, replacing_workers():
@@ -119,6 +127,7 @@ def score_sources(
                     if key[1] is not None:
                         _remember((key, name), value)
             bar.update()
+    _pixels.clear()
     _tell_of_failures(failures, scores[names[0]], sources)
     return scores
 
@@ -178,7 +187,9 @@ def _remember(key, value):
         _kept.popitem(last=False)
 
 
-def _score_one(source, todo, *, names, image_size, memory, device, n_workers, parent):
+def _score_one(
+    source, todo, *, names, image_size, memory, device, n_workers, parent, call
+):
     """Scores of one source, a dict or an error for each task.
 
     Its network is opened if need be.
@@ -186,11 +197,11 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
     kinds = {SCORES[name] for name in names}
     opened = []
 
-    def compute(kind, X):
+    def compute(kind, X, content):
         networks = load_networks()
         if not opened:
             opened.append(_open(source, image_size, "probabilities" in kinds))
-        batches = opened[0].read(X, 32)
+        batches = _read(opened[0], X, content, call)
         where = dict(precision="auto", device=networks.choose_device(device))
         if kind == "features":
             parts = networks.extract_features(opened[0], batches, **where)
@@ -203,12 +214,12 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
             try:
                 outputs = {}
                 for kind in sorted(kinds):
-                    call = partial(compute, kind, X)
+                    make = partial(compute, kind, X, content)
                     if content is None:
-                        outputs[kind] = call()
+                        outputs[kind] = make()
                     else:
                         key = content, settings, kind
-                        outputs[kind] = remembered(memory, key, call)
+                        outputs[kind] = remembered(memory, key, make)
                 rows.append(_scores(outputs, y, names))
             except (OSError, ValueError, ImportError, RuntimeError) as error:
                 kind = OSError if isinstance(error, OSError) else ValueError
@@ -217,6 +228,30 @@ def _score_one(source, todo, *, names, image_size, memory, device, n_workers, pa
                     rows += rows[-1:] * (len(todo) - len(rows))
                     break
     return rows
+
+
+def _read(network, X, content, call):
+    """Yield batches of samples, which a network that reads alike has read before."""
+    rule = getattr(network, "preprocessing", None)  # which texts have none of
+    key = content, rule and replace(rule, mean=(), std=())
+    if None in key:
+        yield from network.read(X, 32)
+        return
+    of_call = _pixels.get(call, {})
+    if key in of_call:
+        yield from of_call[key]
+        return
+    room = _MOST_BYTES - sum(b.nbytes for bs in of_call.values() for b in bs)
+    batches = []
+    for batch in network.read(X, 32):
+        room -= batch.nbytes
+        if room >= 0:
+            batches.append(batch)
+        yield batch
+    if room >= 0:
+        if call not in _pixels:  # what another call has left in this worker
+            _pixels.clear()
+        _pixels.setdefault(call, {})[key] = batches
 
 
 def _scores(outputs, y, names):
