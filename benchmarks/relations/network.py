@@ -16,7 +16,7 @@ from generated import context, sentences
 from torch import nn
 
 from sklearn_p2l.datasets import Bag, build_vocabulary
-from sklearn_p2l.networks import PCNN
+from sklearn_p2l.networks import PCNN, choose_device
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 5
@@ -25,7 +25,8 @@ REPEATS = 5
 def main():
     frame = pd.DataFrame(network()).set_index("what")
     RESULTS.mkdir(exist_ok=True)
-    frame.to_csv(RESULTS / "network.csv", float_format="%.4g")
+    kind = "" if choose_device("auto").type == "cpu" else "_cuda"
+    frame.to_csv(RESULTS / f"network{kind}.csv", float_format="%.4g")
     print(frame.to_string())
 
 
@@ -54,7 +55,7 @@ class Padded(nn.Module):
         padded = nn.utils.rnn.pad_sequence(tokens.split(lengths.tolist()), True)
         responses = self.conv(padded.transpose(1, 2))  # (n_contexts, filters, longest)
         ends = batch.pieces.cumsum(dim=1)
-        position = torch.arange(padded.shape[1])
+        position = torch.arange(padded.shape[1], device=padded.device)
         pieces = []
         for j in range(3):
             start = ends[:, j] - batch.pieces[:, j]
@@ -76,12 +77,14 @@ def network():
         for i, words in enumerate(sentences(2048))
     ]
     torch.manual_seed(0)
-    pcnn = PCNN(build_vocabulary(bags)).eval()
-    padded, n_batch = Padded(pcnn), 32
+    device = choose_device("auto")
+    pcnn = PCNN(build_vocabulary(bags)).eval().to(device)
+    padded, n_batch = Padded(pcnn).to(device), 32
     start = time.perf_counter()
     everything = pcnn.encode(bags)
     encoding = len(bags) / (time.perf_counter() - start)
-    batches = [everything[part] for part in torch.arange(len(bags)).split(n_batch)]
+    parts = torch.arange(len(bags)).split(n_batch)
+    batches = [everything[part].to(device) for part in parts]
     with torch.inference_mode():
         for batch in batches[:5]:
             expected = padded.features(batch)
@@ -106,6 +109,8 @@ def network():
             for name, model in (("padded", padded), ("PCNN", pcnn)):
                 start = time.perf_counter()
                 function(model)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
                 rates[name].append(len(bags) / (time.perf_counter() - start))
         for name, values in rates.items():
             what = f"{function.__name__}, {name}"

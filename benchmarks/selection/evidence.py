@@ -104,8 +104,9 @@ def main():
     folder = DATA / "data" / "folders" / "clothing"
     task = Task.from_folder(folder, test_size=N_IMAGES, random_state=0)
     task = Task(task.X_test, task.y_test)
+    kind = "" if networks.choose_device("auto").type == "cpu" else "_cuda"
     table = [row for case in CASES for row in opened(*case, task)]
-    write(HERE / "results" / "opened.csv", table)
+    write(HERE / "results" / f"opened{kind}.csv", table)
 
 
 if __name__ == "__main__":

@@ -47,10 +47,12 @@ def bare_loop(name, size, images, labels):
     """The least that trains the same network with the same settings."""
     network = networks.open_network(name, weights=None, image_size=size)
     network.reset_classifier(labels.max() + 1, zero=True)
+    device = networks.choose_device("auto")
+    network = network.to(device)
     model = network.model.train()
-    x = torch.cat(list(network.read(images, 16))).contiguous()
+    x = torch.cat(list(network.read(images, 16))).contiguous().to(device)
     mean, std = network.mean, network.std
-    y = torch.from_numpy(labels)
+    y = torch.from_numpy(labels).to(device)
     parameters = network.classifier_parameters() + network.body_parameters()
     groups = [
         {"params": network.classifier_parameters(), "lr": 2e-3},
@@ -70,6 +72,8 @@ def bare_loop(name, size, images, labels):
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             rates.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def compare(name, size, n, folder):
@@ -150,10 +154,14 @@ def ground_truth(name, task, folder):
 
 def main():
     torch.set_num_threads(joblib.cpu_count())
+    kind = "" if networks.choose_device("auto").type == "cpu" else "_cuda"
     with tempfile.TemporaryDirectory() as folder:
-        write(HERE / "results" / "training.csv", [compare(*c, folder) for c in CASES])
+        write(
+            HERE / "results" / f"training{kind}.csv",
+            [compare(*c, folder) for c in CASES],
+        )
         rows = [ground_truth(*task, folder) for task in tasks()]
-        write(HERE / "results" / "ground_truth.csv", rows)
+        write(HERE / "results" / f"ground_truth{kind}.csv", rows)
 
 
 if __name__ == "__main__":
