@@ -5,7 +5,7 @@
 runs the speed benchmarks where they use the GPU, and measures a ground truth on it with
 one worker and with several. Each writes its tables, with "_cuda" in their names;
 `python benchmarks/page.py` puts them into pages that name them. Where the data does not
-fit, ``python benchmarks/gpu.py --data FOLDER`` first copies what is read of it, 30 MB,
+fit, ``python benchmarks/gpu.py --data FOLDER`` first copies what is read of it, 40 MB,
 into FOLDER, for SKLEARN_P2L_DATA to name there.
 """
 

@@ -27,7 +27,7 @@ from sklearn_p2l import (
     networks,
     transferability,
 )
-from sklearn_p2l.datasets import load_small_tasks, load_transfer_results
+from sklearn_p2l.datasets import Bag, Context, load_small_tasks, load_transfer_results
 from sklearn_p2l.evaluation import evaluate_selectors
 from sklearn_p2l.exceptions import SkippedSourcesWarning
 from sklearn_p2l.selection import _opened, _weights
@@ -454,6 +454,27 @@ def test_images_are_read_once(zoo, tasks, forget, monkeypatch, room):
     selector = selector.with_sources(SourceCatalog(resized))
     selector.set_params(image_size=20).decision_function(tasks)
     assert len(read) == 2 * n_times * len(tasks)
+
+
+def test_networks_of_text_are_opened(tmp_path, forget):
+    bags = [
+        Bag(
+            f"a{i}",
+            f"b{i}",
+            [Context(f"a{i} {verb} b{i}", (0, 2), (3 + len(verb), 5 + len(verb)))],
+        )
+        for i, verb in enumerate(["met", "left"] * 6)
+    ]
+    task = Task(bags, np.arange(12) % 2)
+    classifier = NetworkClassifier("pcnn", epochs=1, random_state=0).fit(task)
+    zoo = SourceCatalog(
+        [
+            classifier.to_source(n, checkpoint=tmp_path / f"{n}.safetensors")
+            for n in "ab"
+        ]
+    )
+    selector = EvidenceSelector(zoo, signals=["knn"], weights="equal").fit([task])
+    assert selector.decision_function([task]).tolist() == [[0, 0]]
 
 
 def test_several_sources_at_a_time(zoo, tasks, forget):

@@ -10,7 +10,7 @@ import os
 import uuid
 import warnings
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import lru_cache, partial
 
 import joblib
@@ -232,11 +232,11 @@ def _score_one(
 
 def _read(network, X, content, call):
     """Yield batches of samples, which a network that reads alike has read before."""
-    rule = getattr(network, "preprocessing", None)  # which texts have none of
-    key = content, rule and replace(rule, mean=(), std=())
-    if None in key:
+    rule = network.preprocessing
+    if content is None or not is_dataclass(rule):  # a rule for text is none
         yield from network.read(X, 32)
         return
+    key = content, replace(rule, mean=(), std=())
     of_call = _pixels.get(call, {})
     if key in of_call:
         yield from of_call[key]
