@@ -355,6 +355,8 @@ def test_early_stopping_and_frozen_body(corpus, labels, tmp_path):
         epochs=1,
         learning_rate=0.1,
     ).fit(corpus[:60], labels[:60][:, [0, 1, 0]])
+    learning = NetworkClassifier(path, epochs=1).fit(corpus[:60], labels[:60])
+    assert learning.body_learning_rate_multiplier_ == 1.0  # also from a source
     for key, value in tuner.weights_.items():
         if not key.startswith("fc."):
             assert_array_equal(frozen.weights_[key], value)

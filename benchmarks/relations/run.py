@@ -27,7 +27,7 @@ from sklearn_p2l.ground_truth import measure_improvement, train_sources
 RESULTS = Path(__file__).parent / "results"
 METRICS = ["kl", "js", "chi2", "euclidean", "cityblock"]
 REFERENCE = "hasLocation"  # the largest source
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 # Sources learn from random weights, by the paper's optimisation.
 SETTINGS = dict(
     backbone="pcnn",
@@ -46,17 +46,17 @@ SETTINGS = dict(
 SOURCE_CLASSIFIER = NetworkClassifier(**SETTINGS)
 SOURCE_STEPS = 10_000
 # Targets learn by the recipe that a user gets; and, with one seed, with a body that
-# learns as fast as the last layer, and by the paper's recipe, until the loss on a
+# learns at a tenth of the rate, and by the paper's recipe, until the loss on a
 # validation part no longer falls, and in any case so many steps.
 DEFAULT = NetworkClassifier("pcnn")
-FULL_RATE = NetworkClassifier("pcnn", body_learning_rate_multiplier=1.0)
+A_TENTH = NetworkClassifier("pcnn", body_learning_rate_multiplier=0.1)
 PAPER = NetworkClassifier(
     early_stopping=True, validation_fraction=0.15, n_iter_no_change=10, **SETTINGS
 )
 PAPER_STEPS = 3000
 VARIANTS = {
     "default": (DEFAULT, None, SEEDS),
-    "full rate": (FULL_RATE, None, SEEDS[:1]),
+    "body at a tenth": (A_TENTH, None, SEEDS[:1]),
     "paper": (PAPER, PAPER_STEPS, SEEDS[:1]),
 }
 
