@@ -142,6 +142,7 @@ def test_the_same_whatever_was_drawn_before(work, zoo, task, tmp_path):
     assert_array_equal(work(zoo, task, tmp_path / "second"), first)
 
 
+@pytest.mark.slow
 def test_the_same_from_memory_in_parallel_and_after_pickling(zoo, task, tmp_path):
     expected = open_sources(zoo, task, None)
     for settings in ({"memory": tmp_path}, {"memory": tmp_path}, {"n_jobs": 2}):

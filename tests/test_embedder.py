@@ -383,7 +383,7 @@ def test_state_dicts(datasets, tmp_path):
         (missing, "1 missing: body.0.weight"),
         (extra, "1 unexpected: body.7.weight"),
         (shape, "1 of another shape: body.0.weight"),
-        ({"a": 3}, "state dict of tensors"),
+        ({"a": 3}, "tensors by their names"),
     ]:
         torch.save(wrong, tmp_path / "wrong.pt")
         with pytest.raises(ValueError, match=message):
@@ -433,6 +433,7 @@ def test_changed_weights_are_noticed(datasets, tmp_path):
         joblib.load(tmp_path / "e.joblib").transform(datasets)
 
 
+@pytest.mark.slow
 def test_loads_in_a_fresh_process(datasets, tmp_path):
     embedder = small().fit(datasets)
     joblib.dump((embedder, datasets), tmp_path / "e.joblib")
@@ -999,6 +1000,7 @@ def _spied_open(folder):
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.slow
 def test_several_datasets_at_a_time(datasets, tmp_path, backend):
     opened = functools.partial(_spied_open, str(tmp_path))
     embedder = small(weights=None).set_params(backbone=opened).fit(datasets)
@@ -1014,6 +1016,7 @@ def test_several_datasets_at_a_time(datasets, tmp_path, backend):
     assert n_opened == 1 if backend == "threading" else n_opened <= 2
 
 
+@pytest.mark.slow
 def test_errors_and_warnings_of_workers_name_the_dataset(datasets):
     bad = datasets[0] / 255
     bad[2] = np.nan
@@ -1026,6 +1029,7 @@ def test_errors_and_warnings_of_workers_name_the_dataset(datasets):
         skipping.transform([datasets[0], bad])
 
 
+@pytest.mark.slow
 def test_embedding_on_a_dask_cluster_of_two_processes(datasets, request):
     embedder = small().fit(datasets)
     expected = embedder.transform(datasets)

@@ -478,6 +478,7 @@ def test_tsv_files_are_datasets(tmp_path):
         embedder.set_params(on_error="raise").fit_transform([str(path)])
 
 
+@pytest.mark.slow
 def test_persistence(corpus, labels, tmp_path):
     tuner = scratch(epochs=2).fit(corpus, labels)
     joblib.dump(tuner, tmp_path / "tuner.joblib")

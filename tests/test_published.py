@@ -376,6 +376,7 @@ def test_a_factory_cannot_give_what_prepares_images():
 @pytest.mark.parametrize(
     "name, size", [("vit_b_16", 224), ("swin_t", 64), ("convnext_tiny", 64)]
 )
+@pytest.mark.slow
 def test_signed_features_are_told_before_anything_is_embedded(name, size, rng):
     X, _ = two_classes(rng, 64, n=2)
     embedder = DatasetEmbedder(name, weights=None, random_state=0, image_size=size)
@@ -453,6 +454,7 @@ def test_equation_2_refuses_them_and_names_what_does_not():
         SourceSelector(zoo, k=-1.0).fit([[0.5, 0.5]])
 
 
+@pytest.mark.slow
 def test_an_extra_that_is_not_installed_is_named(tmp_path):
     """Names of other families are still looked up."""
     script = tmp_path / "without.py"
@@ -522,6 +524,7 @@ def test_a_mixed_zoo_is_ranked_one_network_at_a_time(mixed, monkeypatch):
     assert sorted(opened) == ["hf", "knows", "timm", "tv"] and max(most) == 1
 
 
+@pytest.mark.slow
 def test_the_pick_of_a_mixed_zoo_is_trained(mixed):
     zoo, task = mixed
     selector = EvidenceSelector(zoo, signals=["probe"], image_size=64)

@@ -774,6 +774,7 @@ def test_predict_top_is_the_begin_of_the_ranking(rng):
             selector.predict_top(X, wrong)
 
 
+@pytest.mark.slow
 def test_a_memory_mapped_catalog_is_read_and_never_copied(tmp_path, rng):
     """Its peak memory stays far below the file's size."""
     path = tmp_path / "embeddings.npy"

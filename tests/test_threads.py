@@ -38,6 +38,7 @@ def test_an_unpickled_classifier_predicts_in_threads(dark_and_light):
     torch.nn.Linear(2, 2)(torch.zeros(1, 2))  # nobody else's network is harmed
 
 
+@pytest.mark.slow
 def test_who_opens_and_who_predicts_do_not_meet(dark_and_light):
     """Tracing replaces how all networks of the process are called."""
     X, _ = dark_and_light

@@ -305,6 +305,7 @@ def test_splits():
     assert len(trial_splits(np.array([0, 1, 2]), None, 10)) == 3  # one of each
 
 
+@pytest.mark.slow
 def test_a_planted_best_source_is_found(zoo, digits, tmp_path):
     """It was trained on the very task, and is ranked last."""
     classifier = NetworkClassifier(image_size=16, epochs=4, random_state=0)

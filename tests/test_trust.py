@@ -453,6 +453,7 @@ def test_a_closed_stdin_is_told(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.slow
 def test_workers_end_when_their_parent_was_killed(tmp_path):
     script = textwrap.dedent(
         """

@@ -118,7 +118,9 @@ def auc_row(result, selector="P2L"):
 def describe(report, truth):
     report.add("## What was measured")
     report.table(truth.subtasks)
-    report.add("AUC-PR of each source (columns) on each target, by the default recipe, mean over two seeds:")
+    report.add(
+        "AUC-PR of each source (columns) on each target, by the default recipe, mean over two seeds:"
+    )
     table = truth.main.copy()
     best = truth.without_self(table).idxmax(axis=1)
     report.table(table.assign(best=best))
