@@ -119,7 +119,8 @@ def describe(report, truth):
     report.add("## What was measured")
     report.table(truth.subtasks)
     report.add(
-        "AUC-PR of each source (columns) on each target, by the default recipe, mean over two seeds:"
+        "AUC-PR of each source (columns) on each target, by the default recipe, mean "
+        "over two seeds:"
     )
     table = truth.main.copy()
     best = truth.without_self(table).idxmax(axis=1)

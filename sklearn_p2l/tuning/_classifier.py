@@ -66,10 +66,10 @@ class NetworkClassifier(TrainedNetworkMixin, ClassifierMixin, BaseEstimator):
     body_learning_rate_multiplier : float or "auto", default="auto"
         Learning rate of the other layers, relative to `learning_rate` (the paper's f).
         "auto" is the paper's 0.1, but more for networks of images of less than a
-        million weights: 100,000 over their number, at most 1; and 1 for text. 0 leaves them as they
-        are, and makes the last layer a linear probe in closed form: each sample passes
-        the network once, and what is about steps and epochs has no effect, nor have
-        `augment` and `early_stopping`.
+        million weights: 100,000 over their number, at most 1; and 1 for text. 0 leaves
+        them as they are, and makes the last layer a linear probe in closed form: each
+        sample passes the network once, and what is about steps and epochs has no
+        effect, nor have `augment` and `early_stopping`.
 
     epochs : int or "auto", default="auto"
         Passes over the training data, at most. "auto" is 20 of them, but at least 200
