@@ -232,6 +232,18 @@ def dependence(report, truth):
             ),
         }
     report.table(pd.DataFrame(training).T.rename_axis("training"))
+    report.add(
+        "Mean over sources, without the target's own subtask, seed 0. The rate of the "
+        "body was chosen on the first half of the targets:"
+    )
+    halves = {}
+    for half, names in enumerate(np.array_split(truth.names, 2)):
+        halves["chosen on" if half == 0 else "judged on"] = {
+            variant: np.nanmean(truth.without_self(table).loc[names])
+            for (variant, seed), table in truth.by_seed.items()
+            if seed == 0
+        }
+    report.table(pd.DataFrame(halves).T.rename_axis("targets"))
     seeds = [t for (v, _), t in truth.by_seed.items() if v == truth.variant]
     if len(seeds) > 1:
         pairs = [
