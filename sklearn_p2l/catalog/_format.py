@@ -309,7 +309,8 @@ def _stays_in(path, folder):
         path, folder = path.resolve(), folder.resolve()
     except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL
         return False
-    return path != folder and path.is_relative_to(folder)
+    is_circle = path.is_symlink()  # which Python 3.13 leaves as it is
+    return path != folder and path.is_relative_to(folder) and not is_circle
 
 
 def _check_count(name, count):
