@@ -196,7 +196,7 @@ def killed(name, work, expected, seconds, n_kills, rng):
             lost += any(after.get(path) != content for path, content in before.items())
     return {
         "what": name,
-        "misfortune": f"killed at {n_kills} random moments",
+        "misfortune": "killed at random moments",
         "cases": hit,
         "finished work lost or repeated": lost,
         "another result": different,
