@@ -35,6 +35,7 @@ from sklearn_p2l._files import (
 )
 from sklearn_p2l._workers import _own_folder
 from sklearn_p2l.datasets import read_bags, read_word_vectors
+from sklearn_p2l.divergence import METRICS, pairwise_divergence
 from sklearn_p2l.ground_truth import measure_improvement
 from sklearn_p2l.ground_truth._protocol import describe
 from sklearn_p2l.ground_truth._records import file_name
@@ -540,3 +541,23 @@ def test_errors_of_a_full_disk_name_the_file(tmp_path):
         with atomic_write(tmp_path / "table.json"):
             raise OSError(28, "No space left on device")
     assert raised.value.errno == 28 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e200])
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_units_whose_squares_are_no_numbers(metric, scale):
+    X = np.array([[1.0, 2.0, 4.0], [3.0, 1.0, 1.0]])
+    expected = pairwise_divergence(X, X[::-1], metric=metric)
+    got = pairwise_divergence(X * scale, X[::-1], metric=metric)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_files_are_as_the_users_umask_says(tmp_path, zoo):
+    before = os.umask(0o027)
+    try:
+        zoo.save(tmp_path / "zoo", copy_checkpoints=True)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "zoo").rglob("*") if path.is_file()]
+    assert len(files) > 2
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o640}
