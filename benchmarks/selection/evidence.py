@@ -27,9 +27,7 @@ def zoo_of(name, size, folder):
     """Networks of one architecture with weights of their own, in files."""
     sources = []
     for seed in range(N_SOURCES):
-        network = networks.open_network(
-            name, weights=None, image_size=size, random_state=seed
-        )
+        network = networks.open_network(name, weights=None, image_size=size, seed=seed)
         file = Path(folder) / f"{name}-{seed}.safetensors"
         weights = networks.get_weights(network.model)
         networks.write_checkpoint(file, weights, network.metadata)
