@@ -44,6 +44,14 @@ def write(path, rows):
         print(*(f"{key}={value}" for key, value in row.items()), sep="  ", flush=True)
 
 
+def device_suffix():
+    """What names of tables end in: nothing on a CPU, "_cuda" on a GPU."""
+    from sklearn_p2l.networks import choose_device
+
+    kind = choose_device("auto").type
+    return "" if kind == "cpu" else f"_{kind}"
+
+
 def rounded(value, digits=3):
     return float(f"{value:.{digits}g}")
 

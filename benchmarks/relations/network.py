@@ -6,6 +6,7 @@ writes results/network.csv. Both have the same weights and give the same feature
 take turns, and the median of five turns counts. The text is generated.
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pandas as pd
 import torch
 from generated import context, sentences
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from timing import device_suffix
 
 from sklearn_p2l.datasets import Bag, build_vocabulary
 from sklearn_p2l.networks import PCNN, choose_device
@@ -25,8 +29,7 @@ REPEATS = 5
 def main():
     frame = pd.DataFrame(network()).set_index("what")
     RESULTS.mkdir(exist_ok=True)
-    kind = "" if choose_device("auto").type == "cpu" else "_cuda"
-    frame.to_csv(RESULTS / f"network{kind}.csv", float_format="%.4g")
+    frame.to_csv(RESULTS / f"network{device_suffix()}.csv", float_format="%.4g")
     print(frame.to_string())
 
 

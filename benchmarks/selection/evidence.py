@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from timing import DATA, rounded, side_by_side, write
+from timing import DATA, device_suffix, rounded, side_by_side, write
 
 from sklearn_p2l import EvidenceSelector, Source, SourceCatalog, Task, networks
 from sklearn_p2l.selection import _opened
@@ -102,9 +102,8 @@ def main():
     folder = DATA / "data" / "folders" / "clothing"
     task = Task.from_folder(folder, test_size=N_IMAGES, random_state=0)
     task = Task(task.X_test, task.y_test)
-    kind = "" if networks.choose_device("auto").type == "cpu" else "_cuda"
     table = [row for case in CASES for row in opened(*case, task)]
-    write(HERE / "results" / f"opened{kind}.csv", table)
+    write(HERE / "results" / f"opened{device_suffix()}.csv", table)
 
 
 if __name__ == "__main__":

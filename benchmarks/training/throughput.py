@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from timing import DATA, rounded, rounds_of, side_by_side, write
+from timing import DATA, device_suffix, rounded, rounds_of, side_by_side, write
 
 from sklearn_p2l import NetworkClassifier, Source, SourceCatalog, Task, networks
 from sklearn_p2l.datasets import list_images
@@ -154,14 +154,13 @@ def ground_truth(name, task, folder):
 
 def main():
     torch.set_num_threads(joblib.cpu_count())
-    kind = "" if networks.choose_device("auto").type == "cpu" else "_cuda"
     with tempfile.TemporaryDirectory() as folder:
         write(
-            HERE / "results" / f"training{kind}.csv",
+            HERE / "results" / f"training{device_suffix()}.csv",
             [compare(*c, folder) for c in CASES],
         )
         rows = [ground_truth(*task, folder) for task in tasks()]
-        write(HERE / "results" / f"ground_truth{kind}.csv", rows)
+        write(HERE / "results" / f"ground_truth{device_suffix()}.csv", rows)
 
 
 if __name__ == "__main__":
