@@ -9,6 +9,10 @@ from sklearn_p2l.networks.turns import random_state
 
 _CPU = torch.device("cpu")
 
+# glibc gives freed memory back to the system, which clears it for the next layer anew.
+# It learns how much to keep from the largest block of up to 32 MiB that was freed: one.
+torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
 
 def choose_device(device: str | torch.device) -> torch.device:
     """Resolve "auto" to the GPU if there is one, else the CPU."""
