@@ -8,9 +8,10 @@ class of one sample needs no special treatment.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import svd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
+
+from sklearn_p2l._decomposition import left_singular
 
 # Penalties that are tried, relative to the mean square of the singular values.
 _PENALTIES = np.logspace(-4, 4, 25)
@@ -77,16 +78,16 @@ def fit_probe(X, indicator, *, exclusive=True, sample_weight=None):
     shares = weight @ Y
     Z, R = (X - mean) / scale, Y - shares
     root = np.sqrt(weight)[:, None]
-    U, S, V = svd(root * Z, full_matrices=False)
+    U, S = left_singular(root * Z)
     projected = U.T @ (root * R)  # (rank, n_outputs)
-    energy = max(np.mean(S**2), np.finfo(float).tiny)
-
-    rotated = Z @ V.T
+    squares = U**2
+    energy = max(np.sum(S**2) / min(X.shape), np.finfo(float).tiny)
 
     def outputs_without(penalty):
         """Deviations from the shares, of each sample by the fit without it."""
-        fitted = rotated @ ((S / (S**2 + penalty))[:, None] * projected)
-        leverage = weight + U**2 @ (S**2 / (S**2 + penalty))
+        kept = S**2 / (S**2 + penalty)
+        fitted = U @ (kept[:, None] * projected) / root
+        leverage = weight + squares @ kept
         return R - (R - fitted) / np.clip(1 - leverage, 1e-9, None)[:, None]
 
     penalties = _PENALTIES * energy
@@ -107,7 +108,8 @@ def fit_probe(X, indicator, *, exclusive=True, sample_weight=None):
 
     best = minimize_scalar(log_loss, bounds=_LOG_FACTORS, method="bounded")
     factor = np.exp(best.x)
-    coef = factor * ((V.T * (S / (S**2 + penalty))) @ projected).T / scale
+    dual = U @ (projected / (S**2 + penalty)[:, None])  # (n_samples, n_outputs)
+    coef = factor * (dual.T @ (root * Z)) / scale
     intercept = prior - coef @ mean
     fitted = X @ coef.T + intercept
     return Probe(coef, intercept, fitted, prior + factor * left_out)

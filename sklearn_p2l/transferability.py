@@ -13,7 +13,6 @@ from functools import cached_property
 from numbers import Integral
 
 import numpy as np
-from scipy.linalg import svd
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import NearestNeighbors
@@ -21,6 +20,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_p2l._compat import Interval, StrOptions, validate_params
+from sklearn_p2l._decomposition import left_singular
 
 __all__ = [
     "h_score",
@@ -54,7 +54,7 @@ class _Samples:
     def decomposed(self):
         """Left singular vectors and singular values of the centred features."""
         centred = self.features - self.features.mean(axis=0)
-        U, S, _ = svd(centred, full_matrices=False)
+        U, S = left_singular(centred)
         # More than the round-off of features of size 1.
         there = S > 1e-12 * np.sqrt(self.features.size)
         return U[:, there], S[there]
@@ -255,12 +255,13 @@ def probe_score(features, y, *, measure="r2"):
 def _probe(labelled, measure="r2"):
     (U, S), Y = labelled.decomposed, labelled.outputs
     projected = U.T @ Y  # (rank, n_outputs)
+    squares = U**2
     energy = np.mean(S**2) if len(S) else 1.0
 
     def missed(penalty):
         """What the outputs of each sample, by the fit without it, lack."""
         kept = S**2 / (S**2 + penalty)
-        leverage = 1 / len(Y) + U**2 @ kept
+        leverage = 1 / len(Y) + squares @ kept
         return (Y - U @ (kept[:, None] * projected)) / np.maximum(1 - leverage, 1e-9)[
             :, None
         ]

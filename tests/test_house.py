@@ -16,6 +16,7 @@ ROOMS = [
     "_compat",
     "_alignment",
     "_provenance",
+    "_decomposition",
     "_probe",
     "transferability",
     "samples",

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy import linalg
-from scipy.linalg import null_space
+from scipy.linalg import null_space, svd
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
@@ -15,6 +14,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 from sklearn_p2l import transferability
+from sklearn_p2l._decomposition import left_singular
 from sklearn_p2l.transferability import (
     h_score,
     knn_score,
@@ -32,6 +32,23 @@ def labelled(n, d, n_classes=3, signal=1.0, seed=0):
     y = rng.permutation(np.arange(n) % n_classes)
     means = rng.normal(size=(n_classes, d)) / np.sqrt(d)
     return rng.normal(size=(n, d)) + 2 * signal * means[y], y
+
+
+@pytest.mark.parametrize("n, d", [(30, 80), (80, 30), (40, 40)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_decomposition_is_that_of_singular_values(n, d, scale):
+    rng = np.random.default_rng(0)
+    X = scale * rng.normal(size=(n, 12)) @ np.diag(np.logspace(0, -5, 12))
+    X = X @ np.linalg.qr(rng.normal(size=(d, 12)))[0].T  # of rank 12
+    U, S = left_singular(X)
+    expected_U, expected_S, _ = svd(X, full_matrices=False)
+    assert U.shape == (n, 12)
+    assert_allclose(S[::-1], expected_S[:12], rtol=1e-5)
+    assert_allclose(U.T @ U, np.eye(12), atol=1e-6)
+    # Vectors but for their signs.
+    overlap = np.abs(np.sum(U[:, ::-1] * expected_U[:, :12], axis=0))
+    assert_allclose(overlap, 1, atol=1e-6)
+    assert left_singular(np.zeros((n, d)))[0].shape == (n, 0)
 
 
 def evidence_by_search(F, y):
@@ -154,9 +171,9 @@ def test_several_scores_share_one_decomposition(monkeypatch):
 
     def counted(*args, **kwargs):
         calls.append(args)
-        return linalg.svd(*args, **kwargs)
+        return left_singular(*args, **kwargs)
 
-    monkeypatch.setattr(transferability, "svd", counted)
+    monkeypatch.setattr(transferability, "left_singular", counted)
     values = score_features(F, y, ["logme", "probe", "knn", "h_score"])
     assert list(values.values()) == expected and len(calls) == 1
     assert list(score_features(F, y, ["knn"])) == ["knn"] and len(calls) == 1

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from timing import DATA, device_suffix, rounded, side_by_side, write
@@ -80,7 +79,7 @@ def scores():
     X = np.maximum(rng.normal(size=(20, 2048))[y] + rng.normal(size=(1000, 2048)), 0)
     X = X.astype(np.float32)
     functions = {
-        "singular value decomposition": lambda: scipy.linalg.svd(X, full_matrices=False)
+        "singular value decomposition": lambda: np.linalg.svd(X, full_matrices=False)
     }
     for name in SIGNALS:
         functions[name] = lambda name=name: score_features(X, y, [name])
