@@ -179,21 +179,27 @@ def _logme(labelled):
     total = (Y**2).sum(axis=0)
     energy = (U.T @ Y) ** 2  # (rank, n_outputs)
     outside = np.maximum(total - energy.sum(axis=0), 0)
-    squares = S[:, None] ** 2
     unit = np.log(np.mean(S**2)) if len(S) else 0.0
 
-    def evidence(log_ratio):
-        """Per label, of the ratio alpha / beta; the best beta is n / misfit."""
-        ratio = np.exp(unit + log_ratio)
-        misfit = outside + (energy * ratio / (squares + ratio)).sum(axis=0)
+    def evidence(log_ratios, per_label=True):
+        """Of ratios alpha / beta, one for each label; the best beta is n / misfit.
+
+        Without `per_label` each ratio is that of all labels: (n_ratios, n_outputs).
+        """
+        ratios = np.exp(unit + log_ratios)[:, None]
+        missed = ratios / (S**2 + ratios)  # (n_ratios, rank)
+        volume = np.log1p(S**2 / ratios).sum(axis=1)
+        if per_label:
+            misfit = outside + (missed.T * energy).sum(axis=0)
+        else:
+            misfit, volume = outside + missed @ energy, volume[:, None]
         misfit = np.maximum(misfit, 1e-10 * total)
-        volume = np.log1p(squares / ratio).sum(axis=0)
         return -(n * np.log(2 * np.pi * np.e * misfit / n) + volume) / 2
 
-    values = np.array([evidence(r) for r in _LOG_RATIOS])
+    values = evidence(_LOG_RATIOS, per_label=False)
     best = np.clip(values.argmax(axis=0), 1, len(_LOG_RATIOS) - 2)
     low, high = _LOG_RATIOS[best - 1], _LOG_RATIOS[best + 1]
-    for _ in range(40):  # golden sections, of all labels at once
+    for _ in range(20):  # golden sections, of all labels at once
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         keep_left = evidence(left) > evidence(right)
         low, high = np.where(keep_left, low, left), np.where(keep_left, right, high)

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -173,9 +174,9 @@ def opened(monkeypatch, forget):
     """Names of the sources whose networks are opened."""
     names, open_ = [], _opened._open
 
-    def spied(source, image_size, with_head):
+    def spied(source, *args):
         names.append(source.name)
-        return open_(source, image_size, with_head)
+        return open_(source, *args)
 
     monkeypatch.setattr(_opened, "_open", spied)
     return names
@@ -454,6 +455,58 @@ def test_images_are_read_once(zoo, tasks, forget, monkeypatch, room):
     selector = selector.with_sources(SourceCatalog(resized))
     selector.set_params(image_size=20).decision_function(tasks)
     assert len(read) == 2 * n_times * len(tasks)
+
+
+def test_networks_built_alike_take_turns(tasks, forget, monkeypatch, tmp_path):
+    """They are built once for all of a kind, and tell what those of their own tell."""
+    torch = pytest.importorskip("torch")
+    from sklearn_p2l import networks
+
+    sources, built = [], []
+    kinds = [("small_resnet", 16)] * 2 + [("small_resnet", 24)] * 2
+    for seed, (name, size) in enumerate([*kinds, ("squeezenet1_1", 32), kinds[0]]):
+        network = networks.open_network(name, weights=None, image_size=size, seed=seed)
+        for module in network.modules():  # batch statistics of its own
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5 + seed)
+        file = tmp_path / f"{seed}.safetensors"
+        weights = networks.get_weights(network.model)
+        networks.write_checkpoint(file, weights, network.metadata)
+        sources.append(Source(f"s{seed}", checkpoint=file, architecture=name))
+    zoo = SourceCatalog(sources)
+    open_network = networks.open_network
+
+    def counted(name, **kwargs):
+        built.append(name)
+        return open_network(name, **kwargs)
+
+    monkeypatch.setattr(networks, "open_network", counted)
+    selector = EvidenceSelector(zoo, signals=["logme", "probe"], weights="equal")
+    got = selector.fit(tasks).decision_function(tasks)
+    # One of 16 pixels, of 24, a SqueezeNet, and one of 16 pixels again.
+    assert len(built) == 4 and not _opened._networks
+    _opened._kept.clear()
+    monkeypatch.setattr(_opened, "_built_of", lambda *args: None)
+    assert_array_equal(selector.decision_function(tasks), got)
+    assert len(built) == 4 + len(sources)
+
+
+def test_a_broken_file_between_networks_built_alike(zoo, tasks, forget, tmp_path):
+    first, second = zoo[0], zoo[1]
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(Path(first.checkpoint).read_bytes()[:5000])
+    three = SourceCatalog(
+        [
+            first,
+            Source("broken", checkpoint=broken, architecture=first.architecture),
+            second,
+        ]
+    )
+    settings = dict(signals=["logme"], weights="equal")
+    with pytest.warns(SkippedSourcesWarning, match="broken"):
+        got = EvidenceSelector(three, **settings).fit(tasks).decision_terms(tasks)
+    expected = EvidenceSelector(zoo, **settings).fit(tasks).decision_terms(tasks)
+    assert_array_equal(got["logme"][:, [0, 2]], expected["logme"])
 
 
 def test_networks_of_text_are_opened(tmp_path, forget):

@@ -12,7 +12,12 @@ from sklearn_p2l.networks.devices import at_most_threads, choose_device, gpus
 from sklearn_p2l.networks.exporting import export_module
 from sklearn_p2l.networks.features import extract_features
 from sklearn_p2l.networks.loss import Loss
-from sklearn_p2l.networks.opening import is_file_name, open_network, published_facts
+from sklearn_p2l.networks.opening import (
+    exchange_weights,
+    is_file_name,
+    open_network,
+    published_facts,
+)
 from sklearn_p2l.networks.pcnn import PCNN
 from sklearn_p2l.networks.recipe import Recipe
 from sklearn_p2l.networks.training import predict_logits, train
@@ -31,6 +36,7 @@ __all__ = [
     "at_most_threads",
     "checkpoint_metadata",
     "choose_device",
+    "exchange_weights",
     "export_module",
     "extract_features",
     "get_weights",

@@ -64,7 +64,10 @@ class TracedNetwork(ImageNetwork):
         return super().train(mode)
 
     def responses(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._fast_extractor.to(pixels.device)(pixels)[self.layer]
+        extractor = self._fast_extractor
+        if next(extractor.parameters()).device != pixels.device:
+            extractor.to(pixels.device)
+        return extractor(pixels)[self.layer]
 
     def check(self) -> None:
         _ = self._extractor  # a wrong layer is told as one
@@ -162,8 +165,10 @@ def fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
     """Fold batch normalisation into the convolutions before it, for evaluation.
 
     Returns a module that shares all other layers with `extractor`, or `extractor`
-    itself where it cannot be traced another time.
+    itself where there is nothing to fold, or it cannot be traced another time.
     """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in extractor.modules()):
+        return extractor
     try:
         with passes.tracing():
             graph = _SequentialTracer().trace(extractor)

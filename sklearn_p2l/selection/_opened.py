@@ -1,9 +1,10 @@
 """Signals of a pass through a source's own network: how well its features tell.
 
-Networks are opened one at a time in each process. Images of a target are read once for
-all sources that prepare them alike. Features of one source and target are computed
-once, and serve all scores; scores are remembered for as long as the process lives, so
-that folds of a cross-validation do not compute them again.
+Networks are opened one at a time in each process, and built once for sources of one
+architecture. Images of a target are read once for all sources that prepare them alike.
+Features of one source and target are computed once, and serve all scores; scores are
+remembered for as long as the process lives, so that folds of a cross-validation do not
+compute them again.
 """
 
 import os
@@ -11,12 +12,14 @@ import uuid
 import warnings
 from collections import OrderedDict
 from dataclasses import is_dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
+from pathlib import Path
 
 import joblib
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import softmax
+from threadpoolctl import ThreadpoolController
 
 from sklearn_p2l._compat import load_networks, progress_bar
 from sklearn_p2l._files import hash_file, remembered
@@ -47,6 +50,9 @@ _kept = OrderedDict()
 # that prepare images alike need them read only once. At most so many bytes.
 _pixels = {}
 _MOST_BYTES = 2**28
+# The network that was last used in such a call, and what it was built of: it takes the
+# weights of the next source where that is built alike.
+_networks = {}
 
 
 def score_sources(
@@ -128,6 +134,7 @@ def score_sources(
                         _remember((key, name), value)
             bar.update()
     _pixels.clear()
+    _networks.clear()
     _tell_of_failures(failures, scores[names[0]], sources)
     return scores
 
@@ -200,7 +207,7 @@ def _score_one(
     def compute(kind, X, content):
         networks = load_networks()
         if not opened:
-            opened.append(_open(source, image_size, "probabilities" in kinds))
+            opened.append(_open(source, image_size, "probabilities" in kinds, call))
         batches = _read(opened[0], X, content, call)
         where = dict(precision="auto", device=networks.choose_device(device))
         if kind == "features":
@@ -209,7 +216,11 @@ def _score_one(
         return softmax(networks.predict_logits(opened[0], batches, **where), axis=1)
 
     rows = []
-    with as_worker(n_workers, parent, device):
+    # BLAS's threads would spin for a while, beside the next forward pass.
+    with (
+        as_worker(n_workers, parent, device),
+        _pools().limit(limits=1, user_api="blas"),
+    ):
         for _, (settings, content, _), X, y in todo:
             try:
                 outputs = {}
@@ -227,7 +238,16 @@ def _score_one(
                 if not opened:  # nor will it open for the others
                     rows += rows[-1:] * (len(todo) - len(rows))
                     break
+    if opened and "probabilities" not in kinds:
+        _networks.clear()
+        _networks[call] = _built_of(source, opened[0]), opened[0]
     return rows
+
+
+@cache
+def _pools():
+    """The thread pools of this process; to find them takes longer than to use them."""
+    return ThreadpoolController()
 
 
 def _read(network, X, content, call):
@@ -265,10 +285,23 @@ def _scores(outputs, y, names):
     return scores
 
 
-def _open(source, image_size, with_head):
+def _open(source, image_size, with_head, call):
+    """Open the network of a source, or give the one used last its weights."""
+    networks = load_networks()
+    built_of, last = _networks.pop(call, (None, None))
+    if built_of is not None and built_of == _built_of(source, last):
+        return networks.exchange_weights(last, source.checkpoint)
     backbone, weights = source.architecture, source.checkpoint
     if backbone is None:  # the file itself names it
         backbone, weights = weights, None
-    return load_networks().open_network(
+    return networks.open_network(
         backbone, weights=weights, image_size=image_size, with_head=with_head
     )
+
+
+def _built_of(source, network):
+    """What a network is built of beside weights, for a source; None if not known."""
+    if Path(source.checkpoint).suffix != ".safetensors":
+        return None
+    said = load_networks().checkpoint_metadata(source.checkpoint)
+    return source.architecture, {key: said.get(key) for key in network.metadata}
