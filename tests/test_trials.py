@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from numpy.testing import assert_array_equal
+from PIL import Image
 from sklearn import clone
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -21,6 +23,8 @@ from sklearn_p2l import (
     Task,
 )
 from sklearn_p2l.datasets import load_small_tasks
+from sklearn_p2l.samples import _images
+from sklearn_p2l.tuning import _finetuner
 from sklearn_p2l.tuning._trials import Trial, table_of, trial_splits
 
 
@@ -91,9 +95,64 @@ def samples():
     return np.tile(y[:, None, None], (1, 4, 4)).astype(np.uint8), y
 
 
+@pytest.fixture
+def image_reads(monkeypatch):
+    """Paths of image files, each time that one is read."""
+    paths, read = [], _images._read_file
+
+    def spied(path, min_side):
+        paths.append(path)
+        return read(path, min_side)
+
+    monkeypatch.setattr(_images, "_read_file", spied)
+    return paths
+
+
 @pytest.fixture(scope="module")
 def digits():
     return load_small_tasks().held_out_targets["digits_5_to_9"]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("most", [5000, 0])
+def test_trials_share_decoded_images(
+    digits, tmp_path, monkeypatch, image_reads, at_once, most
+):
+    """Each file is read once for each way to prepare it, in trials and at the end."""
+    files = []
+    for i, image in enumerate(digits.X[:24]):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(files[-1])
+    y = np.asarray(digits.y)[:24]
+    small, large = (
+        NetworkClassifier("small_resnet", image_size=size, epochs=1, random_state=0)
+        .fit(digits.X[:24], y)
+        .to_source(f"s{size}", checkpoint=tmp_path / f"{size}.safetensors")
+        for size in (16, 24)
+    )
+    zoo = SourceCatalog([small, large])
+    tuner = FineTuner(
+        Ranked(["s16", "s24", None]).fit(None),
+        zoo,
+        NetworkClassifier("small_resnet", epochs=1, random_state=0),
+        n_candidates=3,
+        cv=2,
+        n_jobs=at_once,
+    )
+    image_reads.clear()
+    monkeypatch.setattr(_finetuner, "_MOST_KEPT", most)
+    with parallel_config("threading"):
+        tuner.fit(files, y)
+    # Three candidates in two folds: one half to fit, one to score and for the log loss;
+    # and the winner. Sizes are 16, 24 and the usual 32.
+    n_times, n_sizes = 6 * 3 // 2 + 1, 3
+    if not most:
+        assert len(image_reads) == n_times * len(files)
+    elif at_once == 1:
+        assert len(image_reads) == n_sizes * len(files)
+    else:  # two may read one at the same time
+        assert len(image_reads) < n_times * len(files)
 
 
 def rows(tuner, key):

@@ -43,11 +43,11 @@ def checkpoint_of(name, size, folder):
     return path
 
 
-def bare_loop(name, size, images, labels):
+def bare_loop(name, size, images, labels, precision):
     """The least that trains the same network with the same settings."""
     network = networks.open_network(name, weights=None, image_size=size)
     network.reset_classifier(labels.max() + 1, zero=True)
-    device = networks.choose_device("auto")
+    device, half = networks.choose_device("auto"), precision != "float32"
     network = network.to(device)
     model = network.model.train()
     x = torch.cat(list(network.read(images, 16))).contiguous().to(device)
@@ -64,9 +64,9 @@ def bare_loop(name, size, images, labels):
     for _ in range(EPOCHS):
         for part in torch.randperm(len(x)).split(16):
             batch = x[part].contiguous(memory_format=torch.channels_last)
-            loss = nn.functional.cross_entropy(
-                model((batch / 255 - mean) / std), y[part]
-            )
+            with torch.autocast(device.type, getattr(torch, precision), enabled=half):
+                logits = model((batch / 255 - mean) / std)
+            loss = nn.functional.cross_entropy(logits.float(), y[part])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -76,19 +76,19 @@ def bare_loop(name, size, images, labels):
         torch.cuda.synchronize()
 
 
-def compare(name, size, n, folder):
+def compare(name, size, n, precision, folder):
     """One network: NetworkClassifier against the bare loop, and its linear probe."""
     images, labels = real_images("scenes15", n)
     classifier = NetworkClassifier(
         checkpoint_of(name, size, folder),
         epochs=EPOCHS,
         random_state=0,
-        precision="float32",
+        precision=precision,
     )
     probe = clone(classifier).set_params(body_learning_rate_multiplier=0)
     rounds = rounds_of(
         {
-            "bare": lambda: bare_loop(name, size, images, labels),
+            "bare": lambda: bare_loop(name, size, images, labels, precision),
             "ours": lambda: fit(classifier, images, labels),
             "probe": lambda: fit(probe, images, labels),
         },
@@ -98,6 +98,7 @@ def compare(name, size, n, folder):
     ratios = np.divide(rounds["bare"], rounds["ours"])
     return {
         "network": f"{name}, {size} px",
+        "precision": precision,
         "bare_images_per_second": rounded(n * EPOCHS / seconds["bare"]),
         "classifier_images_per_second": rounded(n * EPOCHS / seconds["ours"]),
         "to_bare_loop": rounded(np.median(ratios)),
@@ -152,12 +153,18 @@ def ground_truth(name, task, folder):
     }
 
 
+def precisions():
+    """float32, and what "auto" is where it is not that."""
+    fast = networks.devices.has_fast_bfloat16(networks.choose_device("auto"))
+    return ["float32", "bfloat16"] if fast else ["float32"]
+
+
 def main():
     torch.set_num_threads(joblib.cpu_count())
     with tempfile.TemporaryDirectory() as folder:
         write(
             HERE / "results" / f"training{device_suffix()}.csv",
-            [compare(*c, folder) for c in CASES],
+            [compare(*c, p, folder) for c in CASES for p in precisions()],
         )
         rows = [ground_truth(*task, folder) for task in tasks()]
         write(HERE / "results" / f"ground_truth{device_suffix()}.csv", rows)

@@ -49,7 +49,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
         "float32": None,
         "bfloat16": torch.bfloat16,
         "float16": torch.float16,
-        "auto": torch.bfloat16 if _fast_bfloat16(device) else None,
+        "auto": torch.bfloat16 if has_fast_bfloat16(device) else None,
     }[precision]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
@@ -70,7 +70,8 @@ def seeded(seed: int, device: torch.device = _CPU) -> Iterator[None]:
         yield
 
 
-def _fast_bfloat16(device: torch.device) -> bool:
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device has instructions for bfloat16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)

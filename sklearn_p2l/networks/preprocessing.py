@@ -48,6 +48,12 @@ class Preprocessing:
         return replace(self, resize_size=resize_size, crop_size=image_size)
 
     @property
+    def pixels(self) -> tuple:
+        """All that decides about the pixels: what normalises them does not."""
+        size = (self.resize_size, self.crop_size)
+        return *size, self.interpolation, self.floors, self.revision
+
+    @property
     def short_side(self) -> int:
         """The shorter side of a resized image."""
         size = self.resize_size

@@ -13,6 +13,7 @@ from sklearn_p2l.samples._images import (
     image_batches,
     list_images,
 )
+from sklearn_p2l.samples._keeping import keeping_images
 from sklearn_p2l.samples._kinds import (
     MODALITIES,
     as_samples,
@@ -48,6 +49,7 @@ __all__ = [
     "image_batches",
     "is_map_style",
     "is_sequence",
+    "keeping_images",
     "length_of",
     "list_images",
     "modality_of",

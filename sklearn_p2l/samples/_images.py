@@ -18,6 +18,7 @@ from sklearn.utils import gen_batches
 
 from sklearn_p2l._compat import import_pillow
 from sklearn_p2l.samples._features import column_of
+from sklearn_p2l.samples._keeping import keeper
 from sklearn_p2l.samples._modality import Modality
 from sklearn_p2l.samples._sampling import (
     is_map_style,
@@ -118,8 +119,13 @@ def image_batches(
         The message names the file or the index of the image.
     """
     skipped = [] if skipped is None else skipped
+    kept, pixels = keeper(), getattr(transform, "pixels", None)
+    rule = pixels and (pixels, min_side)
 
     def read(i, image):
+        return kept(image, rule, lambda: make(i, image))
+
+    def make(i, image):
         try:
             rgb, box = read_image(image, f"image {i}", min_side)
         except ImageError as error:

@@ -28,7 +28,7 @@ from sklearn_p2l._workers import (
     replacing_workers,
     this_process,
 )
-from sklearn_p2l.samples import take
+from sklearn_p2l.samples import keeping_images, take
 from sklearn_p2l.tuning._progress import without_convergence_warnings
 
 # Below so many samples a single part to validate on says too little.
@@ -88,12 +88,16 @@ class Trial:
     interrupted: bool = False
 
 
-def run_trials(estimators, X, y, *, splits, fit_params, scoring, n_jobs, verbose):
+def run_trials(
+    estimators, X, y, *, splits, images, fit_params, scoring, n_jobs, verbose
+):
     """Try each estimator on each split; returns the trials that were made, in order.
 
-    An interrupt ends them; the one that it came in is the last.
+    `images`: the folder in which all keep what images became, or None. An interrupt
+    ends them; the one that it came in is the last.
     """
     settings = dict(
+        images=images,
         fit_params=fit_params,
         scoring=scoring,
         n_workers=effective_n_jobs(n_jobs),
@@ -129,6 +133,7 @@ def _try(
     test,
     keep,
     *,
+    images,
     fit_params,
     scoring,
     n_workers,
@@ -138,6 +143,7 @@ def _try(
     estimator = clone(estimator)
     params = _check_method_params(y, fit_params, train)
     with (
+        keeping_images(images),
         as_worker(n_workers, parent, getattr(estimator, "device", None)),
         without_convergence_warnings(),  # its score tells
     ):
