@@ -16,12 +16,13 @@ from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import average_precision_score
+from torchvision.transforms.v2 import functional as F
 
 from sklearn_p2l import NetworkClassifier, SourceCatalog, Task, networks
 from sklearn_p2l.datasets import load_small_tasks
 from sklearn_p2l.networks import images as network_images
 from sklearn_p2l.networks import training
-from sklearn_p2l.networks.augmentation import augment
+from sklearn_p2l.networks.augmentation import augment, enlarge, recolor
 from sklearn_p2l.networks.small import SmallResNet
 from sklearn_p2l.tuning._settings import n_epochs as epochs_for
 from sklearn_p2l.tuning._targets import validation_part
@@ -435,6 +436,30 @@ def test_augmentation(rng):
     colored = augment(grey + 100, ("color",))
     assert not torch.equal(colored, grey + 100)
     assert (colored == colored[:, :1, :1, :1]).all()  # of one color still
+
+
+def test_augmentation_of_batches_is_that_of_images(rng):
+    """As torchvision changes one image by what was drawn for it."""
+    n, side = 6, 32
+    smooth = rng.integers(0, 256, (n, 3, 5, 5)).astype(np.float32)
+    batch = F.resize(torch.from_numpy(smooth), [side, side]).round().to(torch.uint8)
+    tops, lefts = rng.integers(0, 8, (2, n))
+    heights, widths = rng.integers(18, 25, (2, n))
+    sides = torch.tensor(np.stack([widths, heights]) / side, dtype=torch.float32)
+    first = torch.tensor(np.stack([lefts, tops]) / side, dtype=torch.float32)
+    parts = enlarge(batch, sides, 2 * first + sides - 1)
+    factors = torch.from_numpy(rng.uniform(0.7, 1.3, (3, n, 1, 1, 1))).float()
+    colored = recolor(batch, *factors)
+    for i, image in enumerate(batch):
+        box = tops[i], lefts[i], heights[i], widths[i]
+        expected = F.resized_crop(image, *map(int, box), [side, side], antialias=False)
+        inside = np.s_[:, 2:-2, 2:-2]  # at the edges ours sees what is beyond them
+        assert_allclose(parts[i][inside].int(), expected[inside].int(), atol=1)
+        brightness, contrast, saturation = factors[:, i].flatten().tolist()
+        expected = F.adjust_brightness(image.float() / 255, brightness)
+        expected = F.adjust_contrast(expected, contrast)
+        expected = F.adjust_saturation(expected, saturation) * 255
+        assert_allclose(colored[i].float(), expected, atol=0.51)
 
 
 @pytest.mark.parametrize("names", ["shift", ["crop", "flip"], ("color",)])
