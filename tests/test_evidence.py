@@ -68,17 +68,30 @@ def test_few_or_no_information_gives_equal_weights(rng):
         assert_array_equal(nothing.values, nothing.values[0])
 
 
-def test_ridge_is_its_closed_form(rng):
+def test_ridge_is_its_closed_form(rng, monkeypatch):
+    """As least squares of all that was measured, also of all targets but each."""
+    monkeypatch.setattr(_weights, "STRENGTHS", (0.5,))
     z, y = planted(rng, [2.0, 1.0, 0.5], 0.5)
-    b = ((y - y.mean(axis=1)[:, None]) / y.std(axis=1)[:, None]).ravel()
-    A = z.reshape(3, -1).T
-    centre = (A.sum(axis=1) @ b) / (A.sum(axis=1) @ A.sum(axis=1))
-    pull = 0.5 * len(b)
-    expected = np.linalg.solve(A.T @ A + pull * np.eye(3), A.T @ b + pull * centre)
-    everything = np.ones(y.shape, dtype=bool)
-    got = _weights._fit(z, b.reshape(y.shape), everything, SIGNED, 0.5)
-    assert expected.min() > 0
-    assert_allclose(got, expected, rtol=1e-5)
+    y[rng.random(y.shape) < 0.2] = np.nan
+    known = ~np.isnan(y)
+    b = zscore_of(y, axis=1, nan_policy="omit")
+
+    def ridge(rows):
+        A, target = z[:, rows].T, b[rows]
+        centre = (A.sum(axis=1) @ target) / (A.sum(axis=1) @ A.sum(axis=1))
+        gram, pull = A.T @ A, 0.5 * len(target)
+        w = np.linalg.solve(gram + pull * np.eye(3), A.T @ target + pull * centre)
+        assert w.min() > 0
+        return w
+
+    weights = learn_weights(z, y, SIGNED)
+    assert_allclose(weights.values, ridge(known), rtol=1e-5)
+    squares = []
+    for i in range(len(y)):
+        rest = known.copy()
+        rest[i] = False
+        squares.extend((b[i] - ridge(rest) @ z[:, i])[known[i]] ** 2)
+    assert_allclose(weights.left_out_errors, np.mean(squares), rtol=1e-5)
 
 
 def test_weights_are_not_negative_unless_the_sign_is_unknown(rng):

@@ -85,25 +85,27 @@ def learn_weights(signals, improvements, free):
         known &= known.any() and np.ptp(row[known]) > 0
     informative = np.flatnonzero(rows.any(axis=1))
     y = zscore(improvements)
+    own = _products(signals, y, rows)
+    of_all = [part.sum(axis=0) for part in own]
+    # What all others but one say is what all say less what it says.
+    others = [whole - part for whole, part in zip(of_all, own)]
     errors, left_out = [], []
     for strength in STRENGTHS:
         predicted = np.full(y.shape, np.nan)
         for i in informative:
-            others = rows.copy()
-            others[i] = False
-            w = _fit(signals, y, others, free, strength)
+            w = _fit(*(part[i] for part in others), free, strength)
             predicted[i] = np.tensordot(w, signals[:, i], 1)
         left_out.append(predicted)
         squares = ((y - predicted) ** 2)[rows]
         errors.append(np.round(squares.mean(), 9) if len(squares) else 0.0)
     best = len(errors) - 1 - int(np.argmin(errors[::-1]))
-    values = _fit(signals, y, rows, free, STRENGTHS[best])
+    values = _fit(*of_all, free, STRENGTHS[best])
     residual = (y - left_out[best])[rows]
     noise = float(np.sqrt(np.mean(residual**2))) if len(residual) else 1.0
     noise = max(noise, 1e-6)  # nobody is surer than that
-    A = signals[:, rows].T
-    pull = min(STRENGTHS[best], 1e6) * max(1, len(A))
-    covariance = noise**2 * np.linalg.inv(A.T @ A + pull * np.eye(len(values)))
+    gram, _, count = of_all
+    pull = min(STRENGTHS[best], 1e6) * max(1, count)
+    covariance = noise**2 * np.linalg.inv(gram + pull * np.eye(len(values)))
     errors = np.array(errors)
     n = len(informative)
     return Weights(values, STRENGTHS[best], errors, noise, covariance, n)
@@ -147,22 +149,29 @@ def equal_weights(free):
     return np.where(free, 0.0, 1.0)
 
 
-def _fit(signals, y, rows, free, strength):
-    """Weights by the improvements y[rows]."""
+def _products(signals, y, rows):
+    """Of each target, all that least squares by its improvements y[rows] need.
+
+    Returns the products of the signals with one another (n_targets, n_signals,
+    n_signals) and with the improvements (n_targets, n_signals), and how many there are.
+    """
+    A = np.where(rows, signals, 0.0).transpose(1, 0, 2)  # (targets, signals, sources)
+    b = np.where(rows, y, 0.0)
+    return A @ A.transpose(0, 2, 1), (A @ b[:, :, np.newaxis])[..., 0], rows.sum(axis=1)
+
+
+def _fit(gram, side, count, free, strength):
+    """Weights by so many improvements, of which these are the products."""
     equal = equal_weights(free)
-    A, b = signals[:, rows].T, y[rows]
-    together = A @ equal
     # At least a trace of the equal weights: to rank by, where nothing correlates.
-    centre = max(together @ b / max(together @ together, 1e-12), 1e-3) * equal
-    if np.isinf(strength) or not len(b):
+    centre = max(equal @ side / max(equal @ gram @ equal, 1e-12), 1e-3) * equal
+    if np.isinf(strength) or not count:
         return centre
-    root = np.sqrt(strength * len(b))
+    pull = strength * count
+    root = np.linalg.cholesky(gram + pull * np.eye(len(equal)))
     low = np.where(free, -np.inf, 0.0)
-    return lsq_linear(
-        np.vstack([A, root * np.eye(len(equal))]),
-        np.concatenate([b, root * centre]),
-        bounds=(low, np.inf),
-    ).x
+    target = np.linalg.solve(root, side + pull * centre)
+    return lsq_linear(root.T, target, bounds=(low, np.inf)).x
 
 
 def prior_of(z, known, weights):
