@@ -25,6 +25,7 @@ from sklearn_p2l.datasets import list_images
 from sklearn_p2l.samples import image_batches
 
 HERE = Path(__file__).parent
+CPU = torch.device("cpu")
 N_IMAGES = {"vgg16": 32, "resnet50": 64, "squeezenet1_1": 128, "mobilenet_v2": 128}
 
 
@@ -42,18 +43,13 @@ def passes(name):
         compiled(last[:4])
         to_compile = time.perf_counter() - start
 
-    def over(function, batch, size):
+    def over(function, batch, size, precision="float32"):
         def run():
-            with torch.inference_mode():
+            with torch.inference_mode(), networks.devices.autocast(precision, CPU):
                 for part in batch.split(size):
                     function(part)
 
         return run
-
-    def bfloat16():
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            for part in raw.split(32):
-                network.forward_features(part)
 
     seconds = side_by_side(
         {
@@ -61,9 +57,10 @@ def passes(name):
             "+ channels last": over(network.model, last, 32),
             "+ 4 images at once": over(network.model, last, 4),
             "+ norms folded": over(network._fast_extractor, last, 4),
-            "as DatasetEmbedder does": over(network.forward_features, raw, 32),
-            "+ torch.compile": over(compiled, last, 4),
-            "+ bfloat16": bfloat16,
+            "+ bfloat16": over(network._fast_extractor, last, 4, "bfloat16"),
+            "+ 8 images at once": over(network._fast_extractor, last, 8, "bfloat16"),
+            "as DatasetEmbedder does": over(network.forward_features, raw, 32, "auto"),
+            "norms folded, torch.compile": over(compiled, last, 4),
         }
     )
     first = n / next(iter(seconds.values()))
@@ -79,14 +76,19 @@ def passes(name):
 
 
 def arithmetic(rate):
-    """Operations per second of a VGG16 pass, and of a large matrix product."""
+    """Operations per second of a VGG16 pass, and of large matrix products."""
     n = 4096
     a, b = torch.rand(n, n), torch.rand(n, n)
-    product = side_by_side({"product": lambda: a @ b})["product"]
+    products = {"float32": lambda: a @ b}
+    if networks.devices.has_fast_bfloat16(CPU):
+        halves = a.bfloat16(), b.bfloat16()
+        products["bfloat16"] = lambda: torch.matmul(*halves)
     rows = [
-        ("float32 matrix product of 4,096", 2 * n**3 / product),
-        ("VGG16 as DatasetEmbedder does", 2 * 15.47e9 * rate),  # multiply and add
+        (f"{precision} matrix product of 4,096", 2 * n**3 / seconds)
+        for precision, seconds in side_by_side(products).items()
     ]
+    # Multiply and add.
+    rows.append(("VGG16 as DatasetEmbedder does", 2 * 15.47e9 * rate))
     return [{"what": what, "gflop_per_second": rounded(v / 1e9)} for what, v in rows]
 
 

@@ -1,6 +1,6 @@
 """Images per second from JPEG files to the summary, against what one would do instead.
 
-``python benchmarks/embedding/throughput.py`` takes about 12 minutes on 2 CPU cores.
+``python benchmarks/embedding/throughput.py`` takes about 7 minutes on 2 CPU cores.
 """
 
 import sys

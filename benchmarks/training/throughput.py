@@ -26,7 +26,12 @@ from sklearn_p2l.ground_truth import measure_improvement
 
 HERE = Path(__file__).parent
 EPOCHS = 20  # what "auto" is for so few images
-CASES = [("small_resnet", 32, 480), ("squeezenet1_1", 64, 240), ("resnet18", 64, 80)]
+CASES = [
+    ("small_resnet", 32, 480),
+    ("squeezenet1_1", 64, 240),
+    ("resnet18", 64, 80),
+    ("squeezenet1_1", 224, 48),
+]
 
 
 def real_images(name, n):
