@@ -11,14 +11,14 @@ import os
 import uuid
 import warnings
 from collections import OrderedDict
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import joblib
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import softmax
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from sklearn_p2l._compat import load_networks, progress_bar
 from sklearn_p2l._files import hash_file, remembered
@@ -120,7 +120,8 @@ def score_sources(
         call=uuid.uuid4().hex,
     )
     bar = progress_bar(total=len(jobs), desc="opening sources", disable=not verbose)
-    with bar, replacing_workers():
+    # BLAS's threads would spin for a while after a score, beside the next pass.
+    with bar, replacing_workers(), threadpool_limits(1, "blas"):
         results = parallel(delayed(run)(source, todo) for _, source, todo in jobs)
         for (j, _, todo), rows in zip(jobs, results):
             for (i, key, *_), row in zip(todo, rows):
@@ -215,11 +216,7 @@ def _score_one(
         return softmax(networks.predict_logits(opened[0], batches, **where), axis=1)
 
     rows = []
-    # BLAS's threads would spin for a while, beside the next forward pass.
-    with (
-        as_worker(n_workers, parent, device),
-        _pools().limit(limits=1, user_api="blas"),
-    ):
+    with as_worker(n_workers, parent, device):
         for _, (settings, content, _), X, y in todo:
             try:
                 outputs = {}
@@ -241,12 +238,6 @@ def _score_one(
         _networks.clear()
         _networks[call] = _built_of(source, opened[0]), opened[0]
     return rows
-
-
-@cache
-def _pools():
-    """The thread pools of this process; to find them takes longer than to use them."""
-    return ThreadpoolController()
 
 
 def _read(network, X, content, call):
