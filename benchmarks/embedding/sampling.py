@@ -64,8 +64,8 @@ def partial_summary(features, kind, value, seed):
             read.append(len(part))
             yield features[part]
 
-    vector = summarize(batches(), "mean", 0, tolerance=value, n_total=len(features))
-    return vector, sum(read)
+    summary = summarize(batches(), "mean", 0, tolerance=value, n_total=len(features))
+    return summary.vector, sum(read)
 
 
 def agreement(features, sizes):
