@@ -123,7 +123,7 @@ def test_factories_that_return_modules_of_timm_are_recognised(rng):
     X, y = two_classes(rng, 20)
     wide = np.concatenate([X, X], axis=2)
     classifier = NetworkClassifier(squashed, image_size=32, epochs=2, random_state=0)
-    classifier.fit(wide, y)
+    classifier.set_params(precision="float32").fit(wide, y)
     module = classifier.to_module()
     got = module(torch.from_numpy(wide).permute(0, 3, 1, 2)).detach().numpy()
     assert_allclose(got, classifier.predict_proba(wide), atol=1e-5)
@@ -302,7 +302,8 @@ def test_networks_of_hugging_face_see_and_tell_what_it_does(make, tmp_path, rng)
     # Trained, written, opened where the folder is not, and exported.
     X, y = two_classes(rng, 64)
     classifier = NetworkClassifier(f"hf/{folder}", weights="DEFAULT", epochs=4)
-    classifier.set_params(random_state=0, learning_rate=0.01).fit(X, y)
+    classifier.set_params(random_state=0, learning_rate=0.01, precision="float32")
+    classifier.fit(X, y)
     file = tmp_path / "dark.safetensors"
     classifier.to_source("dark", checkpoint=file)
     folder.rename(tmp_path / "moved")

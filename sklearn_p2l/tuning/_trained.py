@@ -276,9 +276,9 @@ class TrainedNetworkMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Make a torch module that computes `predict_proba` from raw pixels.
 
         Everything between an image and its probabilities is part of it: resizing as
-        Pillow does, the crop, the normalisation, the network. It needs nothing of this
-        package's, and can be saved by `torch.export`, or by `torch.onnx.export` for
-        ONNX.
+        Pillow does, the crop, the normalisation, the network; in float32, whatever
+        `precision` is. It needs nothing of this package's, and can be saved by
+        `torch.export`, or by `torch.onnx.export` for ONNX.
 
         Returns
         -------
