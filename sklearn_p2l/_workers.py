@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
+from threadpoolctl import threadpool_limits
 
 from sklearn_p2l._compat import load_networks
 from sklearn_p2l._files import fcntl, lock_now
 
 # The file that holds this worker process's claim on a GPU, open as long as it lives.
 _gpu_claim = None
+# Held by who has set BLAS's number of threads.
+_blas = threading.Lock()
 # The thread that ends this worker process when its parent is gone.
 _watcher = None
 
@@ -61,6 +64,24 @@ def replacing_workers():
             module=r"joblib\.externals\.loky\.process_executor",
         )
         yield
+
+
+@contextmanager
+def one_blas_thread():
+    """Compute with one thread of BLAS inside.
+
+    The others would spin for a while after each product, beside whatever comes next.
+    Of two that are inside at the same time, the second would put back what the first
+    one set: it leaves that alone.
+    """
+    if not _blas.acquire(blocking=False):
+        yield
+        return
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        _blas.release()
 
 
 @contextmanager

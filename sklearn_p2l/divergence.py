@@ -15,9 +15,9 @@ from scipy.spatial.distance import cdist
 from scipy.special import xlog1py, xlogy
 from sklearn.metrics.pairwise import additive_chi2_kernel
 from sklearn.utils import check_array, gen_batches
-from threadpoolctl import threadpool_limits
 
 from sklearn_p2l._compat import Interval, StrOptions, validate_params
+from sklearn_p2l._workers import one_blas_thread
 
 __all__ = ["METRICS", "pairwise_divergence"]
 
@@ -175,7 +175,7 @@ def pairwise_divergence(T, S=None, *, metric="kl", epsilon=EPSILON):
     if len(blocks) == 1:
         compare(blocks[0])
     else:
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(cpu_count()) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(cpu_count()) as pool:
             list(pool.map(compare, blocks))  # raises what a block raised
     # Every divergence here is non-negative; round-off may fall short of that.
     return np.maximum(D, 0.0, out=D)

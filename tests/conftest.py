@@ -82,7 +82,7 @@ def dask_cluster():
     distributed = pytest.importorskip("distributed")
     before = dict(os.environ)  # to which a cluster adds numbers of threads
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
     with (
         cluster,

@@ -1,12 +1,14 @@
 """The torch room: its contracts, its families, and what a network is given."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
+from torchvision.models import swin_v2_t
 
 from sklearn_p2l import networks
 from sklearn_p2l.networks import Network, Recipe, opening
@@ -182,3 +184,48 @@ def test_weights_of_samples_and_classes_multiply():
     for shift in (-0.1, 0.1):
         other = (constant + shift).expand(8, -1)
         assert everywhere < loss(other, torch.arange(8)).item()
+
+
+def late_norm():
+    """Its first convolution is no part of a fold, and its second one is."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+
+
+def of_pixels():
+    """Nothing in front of its last layer has weights."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+
+
+@pytest.mark.parametrize(
+    "make", [late_norm, functools.partial(swin_v2_t, num_classes=3)]
+)
+def test_what_features_are_computed_with_goes_where_the_network_goes(make):
+    """Folded weights and buffers, too, which the model knows nothing of."""
+    network = networks.open_network(make, weights=None, image_size=64)
+    batch = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = network.forward_features(batch)
+    extractor = network._fast_extractor
+    network.to(torch.float64)
+    assert {p.dtype for p in extractor.parameters()} == {torch.float64}
+    network.to(torch.float32)
+    with torch.inference_mode():
+        assert_allclose(network.forward_features(batch), expected, atol=1e-5)
+    network.to("meta")
+    tensors = [*extractor.parameters(), *extractor.buffers()]
+    assert len(tensors) > 3 and {t.device.type for t in tensors} == {"meta"}
+
+
+def test_features_may_be_pixels():
+    network = networks.open_network(of_pixels, weights=None, image_size=16)
+    batch = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
+    expected = network._normalize(batch).flatten(1)
+    assert_allclose(network.forward_features(batch), expected)

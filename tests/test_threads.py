@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from threadpoolctl import threadpool_info
 
 from sklearn_p2l import DatasetEmbedder, NetworkClassifier, networks
+from sklearn_p2l._workers import one_blas_thread
 from sklearn_p2l.networks.turns import Passes, Turns
 
 
@@ -157,3 +159,20 @@ def test_who_gives_way_lets_others_in():
         thread.join(timeout=10)
         log.append("long again")
     assert log == ["long", "short", "long again"]
+
+
+def test_two_that_limit_blas_leave_it_as_it_was():
+    def threads():
+        return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+
+    before = threads()
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    assert threads() == {1}
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert threads() == before
+    with one_blas_thread():
+        assert threads() == {1}
+    assert threads() == before

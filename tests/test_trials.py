@@ -1,5 +1,8 @@
 """Trials of the first few of a ranking: who wins, what is kept, what is told."""
 
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from joblib import parallel_config
@@ -23,7 +26,8 @@ from sklearn_p2l import (
     Task,
 )
 from sklearn_p2l.datasets import load_small_tasks
-from sklearn_p2l.samples import _images
+from sklearn_p2l.samples import _images, keeping_images
+from sklearn_p2l.samples._keeping import keeper
 from sklearn_p2l.tuning import _finetuner
 from sklearn_p2l.tuning._trials import Trial, table_of, trial_splits
 
@@ -153,6 +157,29 @@ def test_trials_share_decoded_images(
         assert len(image_reads) == n_sizes * len(files)
     else:  # two may read one at the same time
         assert len(image_reads) < n_times * len(files)
+
+
+@pytest.mark.parametrize("free", [2**40, 0])
+def test_what_is_kept_of_images(tmp_path, monkeypatch, free):
+    """By the file's whole path, whatever stands for it; and where there is room."""
+    usage = lambda folder: SimpleNamespace(free=free)  # noqa: E731
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    values = {}
+    for value, name in enumerate(["cats", "dogs"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.bmp").write_bytes(b"same size and time")
+        os.utime(tmp_path / name / "1.bmp", (1, 1))
+        with os.scandir(tmp_path / name) as entries:
+            values[next(entries)] = np.full((2, 2, 3), value, np.uint8)
+    with keeping_images(kept):
+        for again in (False, True):
+            for entry, image in values.items():
+                made = image + again
+                got = keeper()(entry, ("rule",), lambda made=made: made)
+                assert_array_equal(got, image if free else made)
+    assert len(list(kept.iterdir())) == (2 if free else 0)
 
 
 def rows(tuner, key):

@@ -40,10 +40,9 @@ def enlarge(
     boxes[:, 0, 0], boxes[:, 1, 1] = sides
     boxes[:, 0, 2], boxes[:, 1, 2] = middle
     grid = F.affine_grid(boxes.to(batch.device), batch.shape, align_corners=False)
-    pixels = F.grid_sample(
-        batch.float(), grid, padding_mode="border", align_corners=False
-    )
-    return _rounded(pixels)
+    edge = 1 - 1 / batch.shape[-1]  # the middle of the last pixel
+    grid = grid.clamp(-edge, edge)
+    return _rounded(F.grid_sample(batch.float(), grid, align_corners=False))
 
 
 def shift(batch: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ _CPU = torch.device("cpu")
 
 # glibc gives freed memory back to the system, which clears it for the next layer anew.
 # It learns how much to keep from the largest block of up to 32 MiB that was freed: one.
-torch.empty(2**25 - 2**16, dtype=torch.uint8)
+torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -82,14 +82,14 @@ def open_network(
 
 
 def exchange_weights(network: Network, path: str | os.PathLike) -> Network:
-    """Give a network the weights in a file of another one that was built alike.
+    """Give a network, on the CPU, the weights of another one that was built alike.
 
     It is as `open_network` would open it, without building, tracing and trying
     anything: but its last layer may be the former one, and so is what `signed` says.
     Where it fails, the network is of no more use.
     """
     state, _ = read_checkpoint(path)
-    network.to("cpu").train()  # what was made of the weights for evaluation is gone
+    network.train()  # what was made of the weights for evaluation is gone
     origin = os.fspath(path)
     load_weights(network.model, state, head=network.head, origin=origin)
     return network.eval()

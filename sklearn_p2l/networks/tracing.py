@@ -7,6 +7,7 @@ import difflib
 import functools
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import fx, nn
@@ -56,7 +57,16 @@ class TracedNetwork(ImageNetwork):
 
     @functools.cached_property
     def _fast_extractor(self) -> nn.Module:
-        return fold_batch_norm(self._extractor.eval())
+        # Weights made in inference mode could not be moved to another device.
+        with torch.inference_mode(False), torch.no_grad():
+            return fold_batch_norm(self._extractor.eval())
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "TracedNetwork":
+        """What extractors hold of their own goes where the network goes."""
+        for name in ("_extractor", "_fast_extractor"):
+            if name in vars(self):
+                vars(self)[name]._apply(fn)
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "TracedNetwork":
         if mode:  # what was folded into the weights would no longer hold
@@ -64,10 +74,7 @@ class TracedNetwork(ImageNetwork):
         return super().train(mode)
 
     def responses(self, pixels: torch.Tensor) -> torch.Tensor:
-        extractor = self._fast_extractor
-        if next(extractor.parameters()).device != pixels.device:
-            extractor.to(pixels.device)
-        return extractor(pixels)[self.layer]
+        return self._fast_extractor(pixels)[self.layer]
 
     def check(self) -> None:
         _ = self._extractor  # a wrong layer is told as one

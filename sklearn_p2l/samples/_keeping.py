@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -11,6 +12,8 @@ import numpy as np
 
 # Where the thread that asks for images keeps them; None nowhere.
 _folder = ContextVar("folder", default=None)
+# Where less is free on the disk, nothing is added.
+_LEAST_FREE = 4 * 2**30
 
 
 @contextmanager
@@ -33,6 +36,7 @@ def keeper():
     nothing), and a function that makes it, a uint8 array.
     """
     folder = _folder.get()
+    has_room = folder is not None and shutil.disk_usage(folder).free > _LEAST_FREE
 
     def kept(path, rule, make):
         if folder is None or rule is None or not isinstance(path, (str, os.PathLike)):
@@ -41,17 +45,21 @@ def keeper():
             status = os.stat(path)
         except OSError:
             return make()
+        path = os.path.abspath(os.fsdecode(path))
         key = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{rule!r}"
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         file = Path(folder) / f"{name}.npy"
         with suppress(OSError, ValueError, EOFError):
             return np.load(file)
         image = make()
-        if isinstance(image, np.ndarray):  # and not why there is none
+        if has_room and isinstance(image, np.ndarray):  # and not why there is none
             unfinished = file.with_name(f"{uuid.uuid4().hex}.npy")
-            with suppress(OSError):  # a full disk, or the folder is gone
+            try:
                 np.save(unfinished, image)
                 os.replace(unfinished, file)
+            except OSError:  # a full disk, or the folder is gone
+                with suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
         return image
 
     return kept

@@ -11,6 +11,7 @@ import os
 import uuid
 import warnings
 from collections import OrderedDict
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,12 +19,12 @@ import joblib
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.special import softmax
-from threadpoolctl import threadpool_limits
 
 from sklearn_p2l._compat import load_networks, progress_bar
 from sklearn_p2l._files import hash_file, remembered
 from sklearn_p2l._workers import (
     as_worker,
+    one_blas_thread,
     replacing_workers,
     this_process,
 )
@@ -120,8 +121,7 @@ def score_sources(
         call=uuid.uuid4().hex,
     )
     bar = progress_bar(total=len(jobs), desc="opening sources", disable=not verbose)
-    # BLAS's threads would spin for a while after a score, beside the next pass.
-    with bar, replacing_workers(), threadpool_limits(1, "blas"):
+    with bar, replacing_workers(), one_blas_thread(), _forgetting():
         results = parallel(delayed(run)(source, todo) for _, source, todo in jobs)
         for (j, _, todo), rows in zip(jobs, results):
             for (i, key, *_), row in zip(todo, rows):
@@ -133,10 +133,18 @@ def score_sources(
                     if key[1] is not None:
                         _remember((key, name), value)
             bar.update()
-    _pixels.clear()
-    _networks.clear()
     _tell_of_failures(failures, scores[names[0]], sources)
     return scores
+
+
+@contextmanager
+def _forgetting():
+    """Let go of images and of the network in the end, however it comes."""
+    try:
+        yield
+    finally:
+        _pixels.clear()
+        _networks.clear()
 
 
 def _tell_of_failures(failures, values, sources):
@@ -235,8 +243,10 @@ def _score_one(
                     rows += rows[-1:] * (len(todo) - len(rows))
                     break
     if opened and "probabilities" not in kinds:
-        _networks.clear()
-        _networks[call] = _built_of(source, opened[0]), opened[0]
+        _networks.clear()  # what another call has left in this worker
+        built_of = _built_of(source, opened[0])
+        if built_of is not None:
+            _networks[call] = built_of, opened[0].to("cpu")
     return rows
 
 
@@ -279,8 +289,9 @@ def _open(source, image_size, with_head, call):
     """Open the network of a source, or give the one used last its weights."""
     networks = load_networks()
     built_of, last = _networks.pop(call, (None, None))
-    if built_of is not None and built_of == _built_of(source, last):
+    if last is not None and built_of == _built_of(source, last):
         return networks.exchange_weights(last, source.checkpoint)
+    del last  # one at a time
     backbone, weights = source.architecture, source.checkpoint
     if backbone is None:  # the file itself names it
         backbone, weights = weights, None
