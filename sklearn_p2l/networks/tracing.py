@@ -4,7 +4,6 @@ All of it rests on torch.fx, through torchvision's extraction of features.
 """
 
 import difflib
-import functools
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
@@ -51,15 +50,25 @@ class TracedNetwork(ImageNetwork):
             is_penultimate=layer is None,
         )
 
-    @functools.cached_property
+    # Not cached_property: before Python 3.12 all networks share its lock, on which a
+    # pass would wait that a tracing, which has it, waits for.
+    @property
     def _extractor(self) -> nn.Module:
-        return extractor_of(self.model, self.layer, self.architecture)
+        found = vars(self).get("_extractor")
+        if found is None:
+            made = extractor_of(self.model, self.layer, self.architecture)
+            found = vars(self).setdefault("_extractor", made)
+        return found
 
-    @functools.cached_property
+    @property
     def _fast_extractor(self) -> nn.Module:
-        # Weights made in inference mode could not be moved to another device.
-        with torch.inference_mode(False), torch.no_grad():
-            return fold_batch_norm(self._extractor.eval())
+        found = vars(self).get("_fast_extractor")
+        if found is None:
+            # Weights made in inference mode could not be moved to another device.
+            with torch.inference_mode(False), torch.no_grad():
+                made = fold_batch_norm(self._extractor.eval())
+            found = vars(self).setdefault("_fast_extractor", made)
+        return found
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "TracedNetwork":
         """What extractors hold of their own goes where the network goes."""
