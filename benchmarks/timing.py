@@ -64,6 +64,8 @@ def machine():
     import torch
     import torchvision
 
+    from sklearn_p2l.networks.devices import has_fast_bfloat16
+
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -74,7 +76,7 @@ def machine():
     return {
         "cpu": f"{name}, {joblib.cpu_count()} cores",
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": "yes" if torch.cpu._is_avx512_bf16_supported() else "no",
+        "bfloat16": "yes" if has_fast_bfloat16(torch.device("cpu")) else "no",
         "gpu": device,
         "python": platform.python_version(),
         **{module.__name__: module.__version__ for module in modules},

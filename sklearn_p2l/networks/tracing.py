@@ -50,25 +50,29 @@ class TracedNetwork(ImageNetwork):
             is_penultimate=layer is None,
         )
 
-    # Not cached_property: before Python 3.12 all networks share its lock, on which a
-    # pass would wait that a tracing, which has it, waits for.
     @property
     def _extractor(self) -> nn.Module:
-        found = vars(self).get("_extractor")
-        if found is None:
-            made = extractor_of(self.model, self.layer, self.architecture)
-            found = vars(self).setdefault("_extractor", made)
-        return found
+        return self._made_once(
+            "_extractor",
+            lambda: extractor_of(self.model, self.layer, self.architecture),
+        )
 
     @property
     def _fast_extractor(self) -> nn.Module:
-        found = vars(self).get("_fast_extractor")
-        if found is None:
-            # Weights made in inference mode could not be moved to another device.
-            with torch.inference_mode(False), torch.no_grad():
-                made = fold_batch_norm(self._extractor.eval())
-            found = vars(self).setdefault("_fast_extractor", made)
-        return found
+        # Weights made in inference mode could not be moved to another device.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._made_once(
+                "_fast_extractor", lambda: fold_batch_norm(self._extractor.eval())
+            )
+
+    def _made_once(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
+        """As a cached_property, without its lock.
+
+        Before Python 3.12 all networks share that: a pass would wait for it, which a
+        tracing, which has it, waits for.
+        """
+        found = vars(self).get(name)
+        return vars(self).setdefault(name, make()) if found is None else found
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "TracedNetwork":
         """What extractors hold of their own goes where the network goes."""

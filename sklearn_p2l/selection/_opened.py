@@ -210,18 +210,19 @@ def _score_one(
     Its network is opened if need be.
     """
     kinds = {SCORES[name] for name in names}
-    opened = []
+    opened = []  # what `_open` returns, when it is needed
 
     def compute(kind, X, content):
         networks = load_networks()
         if not opened:
-            opened.append(_open(source, image_size, "probabilities" in kinds, call))
-        batches = _read(opened[0], X, content, call)
+            opened[:] = _open(source, image_size, "probabilities" in kinds, call)
+        network = opened[1]
+        batches = _read(network, X, content, call)
         where = dict(precision="auto", device=networks.choose_device(device))
         if kind == "features":
-            parts = networks.extract_features(opened[0], batches, **where)
+            parts = networks.extract_features(network, batches, **where)
             return np.concatenate(list(parts))
-        return softmax(networks.predict_logits(opened[0], batches, **where), axis=1)
+        return softmax(networks.predict_logits(network, batches, **where), axis=1)
 
     rows = []
     with as_worker(n_workers, parent, device):
@@ -244,9 +245,9 @@ def _score_one(
                     break
     if opened and "probabilities" not in kinds:
         _networks.clear()  # what another call has left in this worker
-        built_of = _built_of(source, opened[0])
+        built_of, network = opened
         if built_of is not None:
-            _networks[call] = built_of, opened[0].to("cpu")
+            _networks[call] = built_of, network.to("cpu")
     return rows
 
 
@@ -286,18 +287,22 @@ def _scores(outputs, y, names):
 
 
 def _open(source, image_size, with_head, call):
-    """Open the network of a source, or give the one used last its weights."""
+    """Open the network of a source, or give the one used last its weights.
+
+    Returns what it is built of, and the network.
+    """
     networks = load_networks()
     built_of, last = _networks.pop(call, (None, None))
     if last is not None and built_of == _built_of(source, last):
-        return networks.exchange_weights(last, source.checkpoint)
+        return built_of, networks.exchange_weights(last, source.checkpoint)
     del last  # one at a time
     backbone, weights = source.architecture, source.checkpoint
     if backbone is None:  # the file itself names it
         backbone, weights = weights, None
-    return networks.open_network(
+    network = networks.open_network(
         backbone, weights=weights, image_size=image_size, with_head=with_head
     )
+    return _built_of(source, network), network
 
 
 def _built_of(source, network):
