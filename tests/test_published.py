@@ -510,11 +510,11 @@ def test_a_mixed_zoo_is_ranked_one_network_at_a_time(mixed, monkeypatch):
     alive, most, opened = [], [], []
 
     def watch(source, *args):
-        network = real_open(source, *args)
+        built_of, network = real_open(source, *args)
         opened.append(source.name)
         alive.append(weakref.ref(network))
         most.append(sum(ref() is not None for ref in alive))
-        return network
+        return built_of, network
 
     real_open = _opened._open
     monkeypatch.setattr(_opened, "_open", watch)
