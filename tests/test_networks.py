@@ -224,6 +224,47 @@ def test_what_features_are_computed_with_goes_where_the_network_goes(make):
     assert len(tensors) > 3 and {t.device.type for t in tensors} == {"meta"}
 
 
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
+def test_weights_cast_once_are_those_that_autocast_casts(name):
+    network = networks.open_network(name, weights=None, image_size=64)
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randint(256, (4, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        got = network.forward_features(batch)
+        responses = network._fast_extractor(network._normalize(batch))[network.layer]
+    assert got.dtype == torch.float32
+    expected = responses.float().mean(dim=(2, 3)) if responses.ndim == 4 else responses
+    assert torch.equal(got, expected.float().flatten(1))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["small_resnet", "densenet121", "squeezenet1_1"])
+def test_exchanged_weights_are_those_of_another_network(name, half, tmp_path):
+    """Also where batch norms are folded, or cannot be."""
+    one, other = (
+        networks.open_network(name, weights=None, image_size=32, seed=seed)
+        for seed in range(2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    other.train(), other.eval()
+    path = tmp_path / "other.safetensors"
+    networks.write_checkpoint(path, networks.get_weights(other.model), other.metadata)
+    batch = torch.randint(256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+    def features(network):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, half):
+            return network.forward_features(batch)
+
+    before = features(one)
+    networks.exchange_weights(one.to("cpu"), path)
+    assert torch.equal(features(one), features(other))
+    assert not torch.allclose(features(one), before, rtol=0.1)
+
+
 def test_features_may_be_pixels():
     network = networks.open_network(of_pixels, weights=None, image_size=16)
     batch = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)

@@ -58,7 +58,8 @@ def passes(name):
             "+ 4 images at once": over(network.model, last, 4),
             "+ norms folded": over(network._fast_extractor, last, 4),
             "+ bfloat16": over(network._fast_extractor, last, 4, "bfloat16"),
-            "+ 8 images at once": over(network._fast_extractor, last, 8, "bfloat16"),
+            "+ weights cast once": over(network._half_extractor, last, 4, "bfloat16"),
+            "+ 8 images at once": over(network._half_extractor, last, 8, "bfloat16"),
             "as DatasetEmbedder does": over(network.forward_features, raw, 32, "auto"),
             "norms folded, torch.compile": over(compiled, last, 4),
         }

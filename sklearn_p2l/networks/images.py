@@ -116,8 +116,13 @@ class ImageNetwork(Network):
         return torch.from_numpy(inputs)
 
     def _normalize(self, batch: torch.Tensor) -> torch.Tensor:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        return (batch.float() / 255 - self.mean) / self.std
+        # Whole rows at once: to take three values at a time is many times slower.
+        n, _, height, width = batch.shape
+        rows = batch.permute(0, 2, 3, 1).reshape(n, height, -1)
+        rows = rows.to(torch.float32, copy=True).div_(255)
+        rows.sub_(self.mean.flatten().repeat(width))
+        rows.div_(self.std.flatten().repeat(width))
+        return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     def logits_of(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:

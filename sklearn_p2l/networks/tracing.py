@@ -3,10 +3,14 @@
 All of it rests on torch.fx, through torchvision's extraction of features.
 """
 
+import copy
 import difflib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -59,13 +63,19 @@ class TracedNetwork(ImageNetwork):
 
     @property
     def _fast_extractor(self) -> nn.Module:
+        return self._derived("_folded", lambda: fold_batch_norm(self._extractor.eval()))
+
+    @property
+    def _half_extractor(self) -> nn.Module:
+        fast = self._fast_extractor
+        return self._derived("_halved", lambda: in_half_precision(fast))
+
+    def _derived(self, name: str, derive: Callable[[], "_Derived"]) -> nn.Module:
         # Weights made in inference mode could not be moved to another device.
         with torch.inference_mode(False), torch.no_grad():
-            return self._made_once(
-                "_fast_extractor", lambda: fold_batch_norm(self._extractor.eval())
-            )
+            return self._made_once(name, derive).renewed()
 
-    def _made_once(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
+    def _made_once(self, name: str, make: Callable[[], Any]) -> Any:
         """As a cached_property, without its lock.
 
         Before Python 3.12 all networks share that: a pass would wait for it, which a
@@ -76,18 +86,28 @@ class TracedNetwork(ImageNetwork):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "TracedNetwork":
         """What extractors hold of their own goes where the network goes."""
-        for name in ("_extractor", "_fast_extractor"):
-            if name in vars(self):
-                vars(self)[name]._apply(fn)
+        if "_extractor" in vars(self):
+            self._extractor._apply(fn)
+        for derived in self._all_derived():
+            derived.module._apply(fn)
         return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "TracedNetwork":
-        if mode:  # what was folded into the weights would no longer hold
-            vars(self).pop("_fast_extractor", None)
+        if mode:  # what was made of the weights would no longer hold
+            for derived in self._all_derived():
+                derived.stale = True
         return super().train(mode)
 
+    def _all_derived(self) -> list["_Derived"]:
+        return [v for v in vars(self).values() if isinstance(v, _Derived)]
+
     def responses(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._fast_extractor(pixels)[self.layer]
+        kind = pixels.device.type
+        half = torch.is_autocast_enabled(kind) and (
+            torch.get_autocast_dtype(kind) is torch.bfloat16
+        )
+        extractor = self._half_extractor if half else self._fast_extractor
+        return extractor(pixels)[self.layer]
 
     def check(self) -> None:
         _ = self._extractor  # a wrong layer is told as one
@@ -181,21 +201,68 @@ class _SequentialTracer(fx.Tracer):
         return not isinstance(m, nn.Sequential)
 
 
-def fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
+@dataclass
+class _Derived:
+    """An extractor, some of whose layers are made of the layers of another one.
+
+    `layers`: what makes them, by their names. They are made anew when those that they
+    are made of have changed; all others are shared.
+    """
+
+    module: fx.GraphModule
+    layers: dict[str, Callable[[], nn.Module]]
+    stale: bool = True
+
+    def renewed(self) -> fx.GraphModule:
+        if self.stale:
+            for name, make in self.layers.items():
+                layer = make().eval().to(memory_format=torch.channels_last)
+                self.module.set_submodule(name, layer)
+            self.stale = False
+        return self.module
+
+
+def in_half_precision(extractor: fx.GraphModule) -> _Derived:
+    """Cast for good what autocast casts for each batch, to bfloat16.
+
+    These are the weights of linear and convolutional layers, but for those within
+    attention.
+    """
+    half = fx.GraphModule(extractor, copy.deepcopy(extractor.graph)).eval()
+    modules = dict(extractor.named_modules())
+    called = {node.target for node in half.graph.nodes if node.op == "call_module"}
+    return _Derived(
+        half,
+        {
+            name: partial(_cast, extractor, name)
+            for name in called
+            if type(modules[name]) in (nn.Conv2d, nn.Linear)
+        },
+    )
+
+
+def _cast(extractor: fx.GraphModule, name: str) -> nn.Module:
+    layer = extractor.get_submodule(name)
+    cast = {id(p): nn.Parameter(p.bfloat16()) for p in layer.parameters()}
+    return copy.deepcopy(layer, cast)
+
+
+def fold_batch_norm(extractor: fx.GraphModule) -> _Derived:
     """Fold batch normalisation into the convolutions before it, for evaluation.
 
-    Returns a module that shares all other layers with `extractor`, or `extractor`
-    itself where there is nothing to fold, or it cannot be traced another time.
+    The module is `extractor` itself where there is nothing to fold, or it cannot be
+    traced another time.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in extractor.modules()):
-        return extractor
+        return _Derived(extractor, {})
     try:
         with passes.tracing():
             graph = _SequentialTracer().trace(extractor)
     except Exception:  # tracing runs the model's own code
-        return extractor
+        return _Derived(extractor, {})
     folded = fx.GraphModule(extractor, graph)
     modules = dict(folded.named_modules())
+    layers = {}
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in list(graph.nodes):
         before = node.args[0] if node.args else None
@@ -209,9 +276,9 @@ def fold_batch_norm(extractor: fx.GraphModule) -> fx.GraphModule:
             and len(before.users) == calls[before.target] == calls[node.target] == 1
         ):
             continue
-        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
-        folded.set_submodule(before.target, fused)
+        pair = modules[before.target], modules[node.target]
+        layers[before.target] = partial(fuse_conv_bn_eval, *pair)
         node.replace_all_uses_with(before)
         graph.erase_node(node)
     folded.recompile()
-    return folded.eval().to(memory_format=torch.channels_last)
+    return _Derived(folded.eval(), layers)
