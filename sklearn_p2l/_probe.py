@@ -11,10 +11,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
-from sklearn_p2l._decomposition import left_singular
+from sklearn_p2l._ridge import leave_one_out, left_singular
 
-# Penalties that are tried, relative to the mean square of the singular values.
-_PENALTIES = np.logspace(-4, 4, 25)
 # Bounds of the logarithm of the factor that turns outputs into logits.
 _LOG_FACTORS = (-6.0, 6.0)
 
@@ -79,21 +77,9 @@ def fit_probe(X, indicator, *, exclusive=True, sample_weight=None):
     Z, R = (X - mean) / scale, Y - shares
     root = np.sqrt(weight)[:, None]
     U, S = left_singular(root * Z)
-    projected = U.T @ (root * R)  # (rank, n_outputs)
-    squares = U**2
     energy = max(np.sum(S**2) / min(X.shape), np.finfo(float).tiny)
-
-    def outputs_without(penalty):
-        """Deviations from the shares, of each sample by the fit without it."""
-        kept = S**2 / (S**2 + penalty)
-        fitted = U @ (kept[:, None] * projected) / root
-        leverage = weight + squares @ kept
-        return R - (R - fitted) / np.clip(1 - leverage, 1e-9, None)[:, None]
-
-    penalties = _PENALTIES * energy
-    errors = [weight @ ((R - outputs_without(p)) ** 2).sum(axis=1) for p in penalties]
-    penalty = penalties[np.argmin(errors)]
-    left_out = outputs_without(penalty)
+    penalty, missed = leave_one_out(U, S, R, weight, unit=energy)
+    left_out = R - missed
     # Shares of a class or label that is everywhere or nowhere have no logarithm.
     n = len(X)
     shares_ = (shares * n + 0.5) / (n + 0.5 * (Y.shape[1] if exclusive else 2))
@@ -108,6 +94,7 @@ def fit_probe(X, indicator, *, exclusive=True, sample_weight=None):
 
     best = minimize_scalar(log_loss, bounds=_LOG_FACTORS, method="bounded")
     factor = np.exp(best.x)
+    projected = U.T @ (root * R)  # (rank, n_outputs)
     dual = U @ (projected / (S**2 + penalty)[:, None])  # (n_samples, n_outputs)
     coef = factor * (dual.T @ (root * Z)) / scale
     intercept = prior - coef @ mean

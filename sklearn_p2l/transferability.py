@@ -20,7 +20,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_p2l._compat import Interval, StrOptions, validate_params
-from sklearn_p2l._decomposition import left_singular
+from sklearn_p2l._ridge import leave_one_out, left_singular
 
 __all__ = [
     "h_score",
@@ -35,8 +35,6 @@ __all__ = [
 # the singular values. A perfect fit would have none.
 _LOG_RATIOS = np.linspace(-8, 8, 65) * np.log(10)
 _GOLDEN = (np.sqrt(5) - 1) / 2
-# Penalties of the probe that are tried, relative to the same.
-_PENALTIES = np.logspace(-4, 4, 25)
 
 
 @dataclass(frozen=True)
@@ -260,27 +258,16 @@ def probe_score(features, y, *, measure="r2"):
 
 def _probe(labelled, measure="r2"):
     (U, S), Y = labelled.decomposed, labelled.outputs
-    projected = U.T @ Y  # (rank, n_outputs)
-    squares = U**2
+    weight = np.full(len(Y), 1 / len(Y))
     energy = np.mean(S**2) if len(S) else 1.0
-
-    def missed(penalty):
-        """What the outputs of each sample, by the fit without it, lack."""
-        kept = S**2 / (S**2 + penalty)
-        leverage = 1 / len(Y) + squares @ kept
-        return (Y - U @ (kept[:, None] * projected)) / np.maximum(1 - leverage, 1e-9)[
-            :, None
-        ]
-
-    residuals = [missed(penalty * energy) for penalty in _PENALTIES]
-    best = residuals[int(np.argmin([np.sum(r**2) for r in residuals]))]
+    _, missed = leave_one_out(U, S, Y, weight, unit=energy)
     # Also the indicator's share for each sample is that of the others.
     total = Y * len(Y) / (len(Y) - 1)
     if measure == "r2":
-        shares = 1 - np.sum(best**2, axis=0) / np.sum(total**2, axis=0)
+        shares = 1 - np.sum(missed**2, axis=0) / np.sum(total**2, axis=0)
         return float(np.mean(shares))
     varying = labelled.indicator[:, _vary(labelled.indicator)]
-    outputs = varying - best
+    outputs = varying - missed
     if labelled.y.ndim == 2:
         return float(average_precision_score(varying, outputs))
     return float(np.mean(varying[np.arange(len(Y)), outputs.argmax(axis=1)]))
@@ -469,7 +456,8 @@ def leep_score(probabilities, y):
 def _checked(features, y):
     """Features, so scaled that no square overflows or vanishes, with labels."""
     features, y, indicator = _labelled(features, y, name="features")
-    return _Samples(features / (np.abs(features).max() or 1.0), y, indicator)
+    largest = max(features.max(), -features.min()) or 1.0
+    return _Samples(features / largest, y, indicator)
 
 
 def _labelled(X, y, *, name):

@@ -16,7 +16,7 @@ ROOMS = [
     "_compat",
     "_alignment",
     "_provenance",
-    "_decomposition",
+    "_ridge",
     "_probe",
     "transferability",
     "samples",

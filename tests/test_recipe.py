@@ -126,8 +126,10 @@ def test_a_trained_network_needs_no_scale(tones, weights):
     model.load_state_dict({k: torch.from_numpy(v) for k, v in tuner.weights_.items()})
     network = networks.open_network(factory, weights=None, image_size=16)
     batch = network.preprocess(list(X_test))
+    rule = network.preprocessing
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (rule.mean, rule.std))
     with torch.inference_mode():
-        logits = model.eval()((batch / 255 - network.mean) / network.std)
+        logits = model.eval()((batch / 255 - mean) / std)
     assert_allclose(
         tuner.predict_log_proba(X_test), log_softmax(logits, axis=1), atol=1e-4
     )

@@ -14,7 +14,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
 from sklearn_p2l import transferability
-from sklearn_p2l._decomposition import left_singular
+from sklearn_p2l._ridge import left_singular
 from sklearn_p2l.transferability import (
     h_score,
     knn_score,

@@ -1,16 +1,15 @@
 """What half precision costs in accuracy: the default recipe in float32 and in bfloat16.
 
 ``python benchmarks/training/precision.py`` takes about 3 minutes on 2 CPU cores that
-have instructions for bfloat16, and very long without them.
+have instructions for bfloat16, and very long without them. Then
+``python benchmarks/training/report.py`` makes the table.
 """
 
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from joblib import Parallel, cpu_count, delayed
-from scipy.stats import t
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -33,24 +32,11 @@ def accuracy(name, precision, seed):
 def main():
     jobs = [(n, p, s) for n in JUDGED_ON for p in PRECISIONS for s in SEEDS]
     values = Parallel(cpu_count())(delayed(accuracy)(*job) for job in jobs)
-    values = np.reshape(values, (len(JUDGED_ON), len(PRECISIONS), len(SEEDS)))
-    means = values.mean(axis=2)
     rows = [
-        {
-            "target": name,
-            "float32": f"{single:.3f}",
-            "bfloat16": f"{half:.3f}",
-            "difference": f"{half - single:+.3f}",
-        }
-        for name, (single, half) in zip(JUDGED_ON, means)
+        dict(zip(("target", "precision", "seed", "accuracy"), (*job, value)))
+        for job, value in zip(jobs, values)
     ]
-    difference = means[:, 1] - means[:, 0]
-    error = difference.std(ddof=1) / np.sqrt(len(difference))
-    low, high = difference.mean() + error * np.array(t.interval(0.95, len(rows) - 1))
-    interval = f"{difference.mean():+.3f} ({low:+.3f} to {high:+.3f})"
-    single, half = (f"{mean:.3f}" for mean in means.mean(axis=0))
-    rows.append(dict(zip(rows[0], ["mean", single, half, interval])))
-    write(HERE / "results" / f"precision{device_suffix()}.csv", rows)
+    write(HERE / "measured" / f"precision{device_suffix()}.csv", rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of what `recipes.py`, `text.py` and `trials.py` have measured.
+"""Tables of what the other scripts here have measured of accuracy.
 
     python benchmarks/training/report.py && python benchmarks/page.py
 
@@ -23,7 +23,12 @@ def main():
         "recipes": by_start(recipes),
         "ingredients": ingredients(recipes),
     }
-    for name, table_of in (("text", text), ("trials", trials)):
+    for name, table_of in (
+        ("text", text),
+        ("trials", trials),
+        ("precision", precision),
+        ("precision_cuda", precision),
+    ):
         if (MEASURED / f"{name}.csv").exists():
             tables[name] = table_of(pd.read_csv(MEASURED / f"{name}.csv"))
     for name, table in tables.items():
@@ -111,6 +116,18 @@ def text(records):
     table = table[["before", "default"]].copy()
     table["difference"] = table["default"] - table["before"]
     table["sd_of_seeds"] = spread.mean(axis=1)
+    return table.reset_index()
+
+
+def precision(records):
+    """Accuracy in either precision by target, and in the mean."""
+    order = records["target"].unique()
+    table = records.groupby(["target", "precision"])["accuracy"].mean().unstack()
+    table = table.loc[order, ["float32", "bfloat16"]]
+    difference = table["bfloat16"] - table["float32"]
+    mean = table.mean()
+    table["difference"] = [f"{value:+.3f}" for value in difference]
+    table.loc["mean"] = [*mean, interval(difference)]
     return table.reset_index()
 
 

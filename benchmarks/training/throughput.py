@@ -56,7 +56,11 @@ def bare_loop(name, size, images, labels, precision):
     network = network.to(device)
     model = network.model.train()
     x = torch.cat(list(network.read(images, 16))).contiguous().to(device)
-    mean, std = network.mean, network.std
+    rule = network.preprocessing
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1)
+        for values in (rule.mean, rule.std)
+    )
     y = torch.from_numpy(labels).to(device)
     parameters = network.classifier_parameters() + network.body_parameters()
     groups = [

@@ -36,8 +36,9 @@ class PixelsToProbabilities(nn.Module):
         self.model = copy.deepcopy(network.model).cpu()
         self.logits_of = network.logits_of
         self.exclusive = exclusive
-        self.register_buffer("mean", network.mean.cpu())
-        self.register_buffer("std", network.std.cpu())
+        rule = self.preprocessing
+        self.register_buffer("mean", torch.tensor(rule.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(rule.std).view(1, 3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # (n, 3, H, W) uint8 -> (n, n_outputs)

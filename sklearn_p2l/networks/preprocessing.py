@@ -60,23 +60,26 @@ class Preprocessing:
         return min(size) if isinstance(size, tuple) else size
 
     def __call__(
-        self, image: np.ndarray, box: tuple[float, ...] | None = None
+        self, image: np.ndarray | Image.Image, box: tuple[float, ...] | None = None
     ) -> np.ndarray:
-        """Resize and crop a uint8 image (H, W, 3) to (crop_size, crop_size, 3).
+        """Resize and crop a uint8 image (H, W, 3), or one of Pillow's, in RGB.
 
-        As Pillow resizes a whole image, except that only the crop is computed. `box`
-        is the part of the array that the image fills, all of it by default.
+        To (crop_size, crop_size, 3), as Pillow resizes a whole image, except that only
+        the crop is computed. `box` is the part of it that the picture fills, all of it
+        by default.
         """
         side = self.crop_size
-        height, width = image.shape[:2]
+        in_memory = isinstance(image, np.ndarray)
+        width, height = image.shape[1::-1] if in_memory else image.size
         left, upper, right, lower = box or (0, 0, width, height)
         width, height = right - left, lower - upper
         if height == width == side and self.resize_size in (side, (side, side)):
-            return image
+            return np.asarray(image)
         (top, bottom), (first, last) = self.cut(width, height)
         cut = (left + first, upper + top, left + last, upper + bottom)
         method = Image.Resampling[self.interpolation.upper()]
-        return np.asarray(Image.fromarray(image).resize((side, side), method, cut))
+        image = Image.fromarray(image) if in_memory else image
+        return np.asarray(image.resize((side, side), method, cut))
 
     def cut(
         self, width: float, height: float

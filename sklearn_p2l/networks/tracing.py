@@ -216,8 +216,7 @@ class _Derived:
     def renewed(self) -> fx.GraphModule:
         if self.stale:
             for name, make in self.layers.items():
-                layer = make().eval().to(memory_format=torch.channels_last)
-                self.module.set_submodule(name, layer)
+                self.module.set_submodule(name, make())
             self.stale = False
         return self.module
 

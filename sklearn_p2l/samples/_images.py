@@ -93,9 +93,10 @@ def image_batches(
         Collects the messages of skipped images.
 
     transform : callable, default=None
-        Applied by several threads to each image, an array of shape (H, W, 3), and to
-        the box of it that the picture fills: left, upper, right and lower end in
-        pixels. A JPEG file decoded at a reduced size may be padded by a part of one.
+        Applied by several threads to each image, an array of shape (H, W, 3) or a PIL
+        image in RGB, whichever it is without a copy, and to the box of it that the
+        picture fills: left, upper, right and lower end in pixels. A JPEG file decoded
+        at a reduced size may be padded by a part of one.
 
     min_side : int, default=None
         A JPEG file whose sides are both at least twice this many pixels may be
@@ -130,7 +131,7 @@ def image_batches(
             rgb, box = read_image(image, f"image {i}", min_side)
         except ImageError as error:
             return error
-        return rgb if transform is None else transform(rgb, box)
+        return np.asarray(rgb) if transform is None else transform(rgb, box)
 
     any_image = False
     batches = _numbered_batches(expand(dataset), batch_size)
@@ -326,7 +327,7 @@ def _content_of_image(image):
         return joblib.hash(np.ascontiguousarray(image))
     if hasattr(image, "getbands"):
         try:  # as the network will see it
-            return joblib.hash(read_image(image, "image")[0])
+            return joblib.hash(np.asarray(read_image(image, "image")[0]))
         except ImageError:
             return None
     return None
@@ -424,12 +425,15 @@ def _first(item):
 
 
 def read_image(image, name, min_side=None):
-    """Read one image as uint8 (H, W, 3), and the box of it that the picture fills."""
+    """Read one image, and the box of it that the picture fills.
+
+    It is an array, uint8 (H, W, 3), or a PIL image in RGB.
+    """
     if isinstance(image, (str, os.PathLike)):
         return _read_file(Path(image), min_side)
     try:
         rgb = _convert(image, name)
-        return rgb, (0, 0, rgb.shape[1], rgb.shape[0])
+        return rgb, _whole(rgb)
     except ImageError:
         raise
     except Exception as error:  # decoders of broken images raise almost anything
@@ -437,7 +441,7 @@ def read_image(image, name, min_side=None):
 
 
 def _convert(image, name):
-    """Convert an image in memory to uint8 (H, W, 3)."""
+    """Convert an image in memory to uint8 (H, W, 3), or to RGB."""
     if isinstance(image, Exception):
         raise image
     if hasattr(image, "getbands"):
@@ -498,13 +502,11 @@ def _read_file(path, min_side):
                     f"(PIL.Image.MAX_IMAGE_PIXELS), got {width} x {height}: {path}."
                 )
             drafted = min_side and image.draft(None, (min_side, min_side))
-            if drafted:
-                box, size = drafted[1], image.size
-                return _from_pil(image, str(path)), _turned(
-                    box, size, _orientation(image)
-                )
+            size = image.size
             rgb = _from_pil(image, str(path))
-            return rgb, (0, 0, rgb.shape[1], rgb.shape[0])
+            if drafted:
+                return rgb, _turned(drafted[1], size, _orientation(image))
+            return rgb, _whole(rgb)
     except ImageError:
         raise
     except Exception as error:  # decoders of broken files raise almost anything
@@ -512,6 +514,11 @@ def _read_file(path, min_side):
             f"the image must be readable, got {_explain(error)} for {path}; replace "
             "it, or leave it out."
         ) from error
+
+
+def _whole(rgb):
+    height, width = rgb.shape[:2] if isinstance(rgb, np.ndarray) else rgb.size[::-1]
+    return 0, 0, width, height
 
 
 def _orientation(image):
@@ -565,7 +572,10 @@ def _from_pil(image, name):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert("RGB"))
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image
 
 
 def _explain(error):
