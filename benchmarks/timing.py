@@ -72,10 +72,11 @@ def machine():
         models = [x for x in cpuinfo.read_text().splitlines() if "model name" in x]
         name = models[0].split(":")[1].strip() if models else name
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
     modules = (numpy, PIL, sklearn, torch, torchvision)
     return {
         "cpu": f"{name}, {joblib.cpu_count()} cores",
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": torch.backends.cpu.get_cpu_capability() + " and AMX" * amx,
         "bfloat16": "yes" if has_fast_bfloat16(torch.device("cpu")) else "no",
         "gpu": device,
         "python": platform.python_version(),
