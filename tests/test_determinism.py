@@ -157,3 +157,15 @@ def test_the_same_from_memory_in_parallel_and_after_pickling(zoo, task, tmp_path
 def test_trials_are_the_same_one_by_one_and_in_parallel(zoo, task, tmp_path):
     expected = try_sources(zoo, task, None)
     assert_array_equal(try_sources(zoo, task, None, n_jobs=2), expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_caller_that_casts_changes_nothing(task, precision):
+    """autocast would go on with weights as they were when it cast them first."""
+    settings = dict(precision=precision, early_stopping=True, validation_fraction=0.25)
+    expected = classifier(**settings).fit(task.X, task.y)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = classifier(**settings).fit(task.X, task.y)
+        assert_array_equal(got.predict_proba(task.X), expected.predict_proba(task.X))
+    for name, value in expected.weights_.items():
+        assert_array_equal(got.weights_[name], value)

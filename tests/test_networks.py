@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import swin_v2_t
 
 from sklearn_p2l import networks
-from sklearn_p2l.networks import Network, Recipe, opening
+from sklearn_p2l.networks import Network, Recipe, images, opening
 from sklearn_p2l.networks.base import Family
 from sklearn_p2l.networks.small import SmallFamily
 from sklearn_p2l.networks.torchvision import TorchvisionFamily
@@ -224,17 +224,26 @@ def test_what_features_are_computed_with_goes_where_the_network_goes(make):
     assert len(tensors) > 3 and {t.device.type for t in tensors} == {"meta"}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
-def test_weights_cast_once_are_those_that_autocast_casts(name):
-    network = networks.open_network(name, weights=None, image_size=64)
-    generator = torch.Generator().manual_seed(0)
-    batch = torch.randint(256, (4, 3, 64, 64), generator=generator, dtype=torch.uint8)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        got = network.forward_features(batch)
-        responses = network._fast_extractor(network._normalize(batch))[network.layer]
-    assert got.dtype == torch.float32
-    expected = responses.float().mean(dim=(2, 3)) if responses.ndim == 4 else responses
-    assert torch.equal(got, expected.float().flatten(1))
+@pytest.mark.parametrize("what", ["features", "logits"])
+def test_weights_are_cast_once_for_all_parts_of_a_batch(what, monkeypatch):
+    network = networks.open_network("squeezenet1_1", weights=None, image_size=64)
+    monkeypatch.setattr(images, "_HALF_PIXELS_PER_THREAD", 1)  # image by image
+    batch = torch.zeros(5, 3, 64, 64, dtype=torch.uint8)
+    settings = dict(precision="bfloat16", device=torch.device("cpu"))
+    with torch.profiler.profile(record_shapes=True) as profile:
+        if what == "features":
+            list(networks.extract_features(network, [batch], **settings))
+        else:
+            networks.predict_logits(network, [batch], **settings)
+    events = profile.key_averages(group_by_input_shape=True)
+    shape = [64, 3, 3, 3]  # of the first layer
+    passes = [
+        e.count for e in events if e.key == "aten::conv2d" and shape in e.input_shapes
+    ]
+    casts = [
+        e.count for e in events if e.key == "aten::copy_" and shape in e.input_shapes
+    ]
+    assert sum(passes) >= 5 and sum(casts) == 1
 
 
 @pytest.mark.parametrize("half", [False, True])

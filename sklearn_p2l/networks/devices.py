@@ -1,7 +1,7 @@
 """Where and in which precision to compute."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 
@@ -43,15 +43,28 @@ def at_most_threads(limit: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """Compute in the precision; "auto" is bfloat16 where the device is made for it."""
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in the precision; "auto" is bfloat16 where the device is made for it.
+
+    A caller's own autocast neither changes that, nor is it left what was cast here: it
+    would take that for the weights once they have changed.
+    """
     dtype = {
         "float32": None,
         "bfloat16": torch.bfloat16,
         "float16": torch.float16,
         "auto": torch.bfloat16 if has_fast_bfloat16(device) else None,
     }[precision]
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    if dtype is None and not torch.is_autocast_enabled(device.type):
+        yield
+        return
+    torch.clear_autocast_cache()
+    try:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def extract_features(
     """Yield the float32 features (n, num_features) of each preprocessed batch."""
     network = network.to(device).eval()
     for batch in batches:
-        # Only here: what a user's dataset computes is not ours to mark.
-        with passes.passing(), torch.inference_mode(), autocast(precision, device):
+        # In inference_mode, autocast would cast weights for each part of a batch anew.
+        with passes.passing(), torch.no_grad(), autocast(precision, device):
             features = network.forward_features(batch.to(device)).float().cpu().numpy()
         yield features

@@ -154,7 +154,7 @@ class ImageNetwork(Network):
         # (n, 3, S, S) uint8 -> (n, num_features); maps are averaged over positions
         return self._in_parts(lambda part: pool(self.responses(part)), batch)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def check(self) -> None:
         """Try the network on one image; learn width and sign of its features.
 

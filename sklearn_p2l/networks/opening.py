@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sklearn_p2l.networks.base import Family, Network, Published, Settings
-from sklearn_p2l.networks.devices import seeded
+from sklearn_p2l.networks.devices import autocast, seeded
 from sklearn_p2l.networks.factory import FactoryFamily
 from sklearn_p2l.networks.facts import Facts, facts_of
 from sklearn_p2l.networks.huggingface import HuggingFaceFamily
@@ -76,7 +76,7 @@ def open_network(
         if with_head:
             _resize_head(network, state, origin)
         load_weights(network.model, state, head=network.head, origin=origin)
-    with passes.passing():
+    with passes.passing(), autocast("float32", torch.device("cpu")):
         network.check()
     return network.eval()
 

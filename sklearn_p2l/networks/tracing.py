@@ -3,7 +3,6 @@
 All of it rests on torch.fx, through torchvision's extraction of features.
 """
 
-import copy
 import difflib
 from abc import abstractmethod
 from collections import Counter
@@ -63,17 +62,12 @@ class TracedNetwork(ImageNetwork):
 
     @property
     def _fast_extractor(self) -> nn.Module:
-        return self._derived("_folded", lambda: fold_batch_norm(self._extractor.eval()))
-
-    @property
-    def _half_extractor(self) -> nn.Module:
-        fast = self._fast_extractor
-        return self._derived("_halved", lambda: in_half_precision(fast))
-
-    def _derived(self, name: str, derive: Callable[[], "_Derived"]) -> nn.Module:
         # Weights made in inference mode could not be moved to another device.
         with torch.inference_mode(False), torch.no_grad():
-            return self._made_once(name, derive).renewed()
+            folded = self._made_once(
+                "_folded", lambda: fold_batch_norm(self._extractor.eval())
+            )
+            return folded.renewed()
 
     def _made_once(self, name: str, make: Callable[[], Any]) -> Any:
         """As a cached_property, without its lock.
@@ -88,26 +82,17 @@ class TracedNetwork(ImageNetwork):
         """What extractors hold of their own goes where the network goes."""
         if "_extractor" in vars(self):
             self._extractor._apply(fn)
-        for derived in self._all_derived():
-            derived.module._apply(fn)
+        if "_folded" in vars(self):
+            self._folded.module._apply(fn)
         return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> "TracedNetwork":
-        if mode:  # what was made of the weights would no longer hold
-            for derived in self._all_derived():
-                derived.stale = True
+        if mode and "_folded" in vars(self):
+            self._folded.stale = True  # what was made of the weights no longer holds
         return super().train(mode)
 
-    def _all_derived(self) -> list["_Derived"]:
-        return [v for v in vars(self).values() if isinstance(v, _Derived)]
-
     def responses(self, pixels: torch.Tensor) -> torch.Tensor:
-        kind = pixels.device.type
-        half = torch.is_autocast_enabled(kind) and (
-            torch.get_autocast_dtype(kind) is torch.bfloat16
-        )
-        extractor = self._half_extractor if half else self._fast_extractor
-        return extractor(pixels)[self.layer]
+        return self._fast_extractor(pixels)[self.layer]
 
     def check(self) -> None:
         _ = self._extractor  # a wrong layer is told as one
@@ -202,11 +187,11 @@ class _SequentialTracer(fx.Tracer):
 
 
 @dataclass
-class _Derived:
-    """An extractor, some of whose layers are made of the layers of another one.
+class _Folded:
+    """An extractor, some of whose layers are folded of layers of another one.
 
-    `layers`: what makes them, by their names. They are made anew when those that they
-    are made of have changed; all others are shared.
+    `layers`: what folds them, by their names. They are folded anew when the weights
+    that they are made of have changed; all other layers are shared.
     """
 
     module: fx.GraphModule
@@ -215,50 +200,25 @@ class _Derived:
 
     def renewed(self) -> fx.GraphModule:
         if self.stale:
-            for name, make in self.layers.items():
-                self.module.set_submodule(name, make())
+            for name, fold in self.layers.items():
+                self.module.set_submodule(name, fold())
             self.stale = False
         return self.module
 
 
-def in_half_precision(extractor: fx.GraphModule) -> _Derived:
-    """Cast for good what autocast casts for each batch, to bfloat16.
-
-    These are the weights of linear and convolutional layers, but for those within
-    attention.
-    """
-    half = fx.GraphModule(extractor, copy.deepcopy(extractor.graph)).eval()
-    modules = dict(extractor.named_modules())
-    called = {node.target for node in half.graph.nodes if node.op == "call_module"}
-    return _Derived(
-        half,
-        {
-            name: partial(_cast, extractor, name)
-            for name in called
-            if type(modules[name]) in (nn.Conv2d, nn.Linear)
-        },
-    )
-
-
-def _cast(extractor: fx.GraphModule, name: str) -> nn.Module:
-    layer = extractor.get_submodule(name)
-    cast = {id(p): nn.Parameter(p.bfloat16()) for p in layer.parameters()}
-    return copy.deepcopy(layer, cast)
-
-
-def fold_batch_norm(extractor: fx.GraphModule) -> _Derived:
+def fold_batch_norm(extractor: fx.GraphModule) -> _Folded:
     """Fold batch normalisation into the convolutions before it, for evaluation.
 
     The module is `extractor` itself where there is nothing to fold, or it cannot be
     traced another time.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in extractor.modules()):
-        return _Derived(extractor, {})
+        return _Folded(extractor, {})
     try:
         with passes.tracing():
             graph = _SequentialTracer().trace(extractor)
     except Exception:  # tracing runs the model's own code
-        return _Derived(extractor, {})
+        return _Folded(extractor, {})
     folded = fx.GraphModule(extractor, graph)
     modules = dict(folded.named_modules())
     layers = {}
@@ -280,4 +240,4 @@ def fold_batch_norm(extractor: fx.GraphModule) -> _Derived:
         node.replace_all_uses_with(before)
         graph.erase_node(node)
     folded.recompile()
-    return _Derived(folded.eval(), layers)
+    return _Folded(folded.eval(), layers)

@@ -88,7 +88,12 @@ def train(
     kept = torch.from_numpy(np.setdiff1d(everything.numpy(), validation))
     data = Data(inputs, loss, score, kept, torch.from_numpy(validation))
     run, best = Run(), BestEpoch(recipe.monitor)
-    with one_training, seeded(seed, loss.device), _deterministic_cudnn():
+    with (
+        one_training,
+        seeded(seed, loss.device),
+        _deterministic_cudnn(),
+        autocast("float32", loss.device),  # a caller's own one is left outside
+    ):
         start, probe = time.perf_counter(), None
         if recipe.starts_as_probe or recipe.freezes_body:
             run.without_probe = not is_linear(network, inputs, loss, recipe)
@@ -280,8 +285,8 @@ def predict_logits(
     network = network.to(device).eval()
     logits = []
     for batch in batches:
-        # Only here: neither weights nor what a user's dataset computes is ours to mark.
-        with torch.inference_mode(), autocast(precision, device):
+        # In inference_mode, autocast would cast weights for each part of a batch anew.
+        with torch.no_grad(), autocast(precision, device):
             logits.append(network(batch.to(device)).float().cpu().numpy())
     return np.concatenate(logits)
 
