@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_p2l import _probe
+from sklearn_p2l import _ridge
 from sklearn_p2l._probe import fit_probe
 
 
@@ -39,7 +39,7 @@ def by_refits(X, Y, penalty, weight):
 def test_left_out_outputs_are_those_of_refits(n, d, weighted, rng, monkeypatch):
     X, Y = make(rng, n, d)
     weight = rng.uniform(0.5, 2, n) if weighted else np.ones(n)
-    monkeypatch.setattr(_probe, "_PENALTIES", np.array([0.3]))
+    monkeypatch.setattr(_ridge, "_PENALTIES", np.array([0.3]))
     probe = fit_probe(X, Y, sample_weight=weight)
     Z = StandardScaler().fit(X, sample_weight=weight).transform(X)
     root = np.sqrt(weight / weight.sum())[:, None]
@@ -89,9 +89,9 @@ def test_the_penalty_with_the_smallest_squared_error_wins(rng, monkeypatch):
         ((by_refits(X, Y, p * energy, np.ones(24)) - Y) ** 2).sum() for p in tried
     ]
     assert np.argmin(errors) == 1
-    monkeypatch.setattr(_probe, "_PENALTIES", tried)
+    monkeypatch.setattr(_ridge, "_PENALTIES", tried)
     chosen = fit_probe(X, Y)
-    monkeypatch.setattr(_probe, "_PENALTIES", tried[1:2])
+    monkeypatch.setattr(_ridge, "_PENALTIES", tried[1:2])
     assert_allclose(chosen.coef, fit_probe(X, Y).coef)
 
 
