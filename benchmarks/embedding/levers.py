@@ -6,7 +6,6 @@
 import copy
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,9 +39,7 @@ def passes(name):
     fast = network._fast_extractor
     compiled = torch.compile(fast)
     with torch.inference_mode():
-        start = time.perf_counter()
         compiled(last[:4])
-        to_compile = time.perf_counter() - start
 
     def over(function, batch, size, precision="float32", keeps_casts=False):
         # autocast keeps what it has cast, but not in inference_mode.
@@ -72,7 +69,7 @@ def passes(name):
     return [
         {
             "network": name,
-            "what": what + f" ({to_compile:.0f} s to compile)" * ("compile" in what),
+            "what": what,
             "images_per_second": rounded(n / value),
             "ratio": rounded(n / value / first),
         }
