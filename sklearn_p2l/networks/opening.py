@@ -89,7 +89,7 @@ def exchange_weights(network: Network, path: str | os.PathLike) -> Network:
     Where it fails, the network is of no more use.
     """
     state, _ = read_checkpoint(path)
-    network.train()  # what was made of the weights for evaluation is gone
+    network.train()  # what was made of the weights for evaluation no longer holds
     origin = os.fspath(path)
     load_weights(network.model, state, head=network.head, origin=origin)
     return network.eval()
